@@ -1,0 +1,78 @@
+// The step thread: takes requests, plans and computes steps, reports events.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/geometry.h"
+#include "engine/schedule/request.h"
+#include "engine/step.h"
+
+namespace catserve {
+
+// Time as the engine sees it; a test sets it by hand.
+class Clock {
+ public:
+  virtual ~Clock() = default;
+  virtual absl::Time Now() = 0;
+  static Clock& Real();
+};
+
+struct EngineOptions {
+  int32_t slots = 32;             // sequences that run at once
+  int32_t queue_requests_max = 256;
+  int64_t kv_pages = 0;           // pages the executor's KV memory holds
+  int32_t step_rows_max = 1024;   // decoder rows and compressor tokens a step may hold
+};
+
+// A snapshot for GetLoad and metrics; never waits for a step.
+struct EngineLoad {
+  int32_t running = 0;   // requests with at least one sequence in a slot
+  int32_t waiting = 0;   // requests in the queue
+  int64_t kv_pages_used = 0;
+  int64_t kv_pages_total = 0;
+  int64_t steps = 0;
+  int64_t rows = 0;               // decoder rows run since the start
+  int64_t chunks_compressed = 0;  // since the start
+};
+
+// Thread-safe. Owns the step thread, from construction to destruction; the destructor cancels what
+// still runs.
+class Engine {
+ public:
+  // REQUIRES: executor and clock outlive the engine.
+  Engine(ModelGeometry model, StepExecutor& executor, EngineOptions options,
+         Clock& clock = Clock::Real());
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Checks the request against the model and the limits (see admission.h) and queues it. Errors:
+  // INVALID_ARGUMENT naming the field and what is allowed, RESOURCE_EXHAUSTED when the queue is
+  // full, UNAVAILABLE while draining. After OK the sink gets its events; FinishedEvent comes last.
+  absl::StatusOr<RequestKey> Submit(Request request, EventSink sink);
+
+  // Ends the request with kCancelled within one step. Unknown or finished keys are ignored.
+  void Cancel(RequestKey key);
+
+  // Ends one choice of a request (its text met a stop string) within one step; the request
+  // finishes when its last choice does. Unknown or finished ones are ignored.
+  void EndChoice(RequestKey key, int32_t choice);
+
+  // Refuses new requests, and returns once all accepted ones have finished or `limit` has passed
+  // (then the rest are cancelled). Safe to call more than once.
+  void Drain(absl::Duration limit);
+
+  EngineLoad Load() const;
+  const ModelGeometry& model() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace catserve

@@ -1,0 +1,147 @@
+// The one narrow seam of tensor operations between the model and a device. The model is written
+// once against it; kernels/cpu is the reference that defines each operation.
+//
+// Unless said otherwise activations are F32 and every operation is asynchronous with respect to the
+// host on devices that have a stream, in order among themselves. Shapes are checked once at the
+// edge (CHECK); a mismatch is a bug. Bits (CPU): a row of a result depends only on that row's
+// inputs and on the entries it sees, never on the number of rows, threads or pieces.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "absl/status/statusor.h"
+#include "kernels/sampling.h"
+#include "kernels/tensor.h"
+
+namespace catserve {
+
+// Device memory, freed with the object; zero-filled at start.
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  virtual void* data() = 0;
+  virtual int64_t bytes() const = 0;
+};
+
+// A weight matrix [out, in] in the backend's own layout, made once at load.
+class Matrix {
+ public:
+  virtual ~Matrix() = default;
+  virtual int64_t out_features() const = 0;
+  virtual int64_t in_features() const = 0;
+  virtual int64_t bytes() const = 0;  // read once per product: for the floor of a step
+};
+
+// One row to gather: row `index` of tables[table], or, if via_history, row history[index] of it.
+struct GatherRow {
+  int32_t table = 0;
+  int32_t index = 0;
+  bool via_history = false;
+};
+
+// Heads of an attention layer and what is done to them before attention (golden README, section 2).
+struct HeadSpec {
+  int32_t heads = 0;
+  int32_t kv_heads = 0;  // query head h uses key/value head h / (heads / kv_heads)
+  int32_t head_dim = 0;  // a multiple of 2, at most 256
+  float norm_eps = 0;
+  TensorView q_norm;     // [head_dim] F32, or empty: no norm
+  TensorView k_norm;     // [head_dim] F32, or empty
+  TensorView rotary;     // [positions, head_dim]: cos in the first half of a row, sin in the second
+};
+
+// The KV memory of one layer: [pages, kv_heads, 2 (k, v), kPageEntries, head_dim], F32 or BF16.
+// Keys are stored rotated. Entry e of a page list lies in page_ids[e / 16], at e % 16.
+struct KvLayer {
+  void* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t pages = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+};
+
+// What one query row sees: the first prefix_entries entries of the list that starts at
+// page_ids[prefix_page], then the first `entries` entries of the list that starts at page_ids[page].
+struct AttentionRow {
+  int32_t prefix_page = 0;
+  int32_t prefix_entries = 0;
+  int32_t page = 0;
+  int32_t entries = 0;
+};
+
+// Rows [first, first + count) that see each other and nothing else.
+struct RowBlock {
+  int32_t first = 0;
+  int32_t count = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // -- Memory. Errors: RESOURCE_EXHAUSTED with the numbers. ---------------------------------------
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
+
+  // Packs a host matrix [out, in] (F32, F16 or BF16). F16 and BF16 keep BF16/F16 precision (F16
+  // weights may be held as F32); the source may be released after the call.
+  virtual absl::StatusOr<std::unique_ptr<Matrix>> Pack(const TensorView& host) = 0;
+
+  // Copies a host table into device memory as it is (embedding tables: any float dtype).
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> Upload(const TensorView& host) = 0;
+
+  // Waits until all operations so far are done; results in device memory may then be read.
+  virtual void Synchronize() = 0;
+
+  // -- Rows ---------------------------------------------------------------------------------------
+  // out[i] = the row that rows[i] names, converted to F32. history: [n] I32, or empty.
+  virtual void Gather(const TensorView& out, std::span<const TensorView> tables,
+                      const TensorView& history, std::span<const GatherRow> rows) = 0;
+
+  // out[i] = weight * x[i] / sqrt(mean(x[i]^2) + eps). out may be x.
+  virtual void RmsNorm(const TensorView& out, const TensorView& x, const TensorView& weight,
+                       float eps) = 0;
+
+  // out[i] = W x[i], or out[i] += W x[i] if `add`.  x: [rows, in], out: [rows, out].
+  virtual void MatMul(const TensorView& out, const TensorView& x, const Matrix& w, bool add) = 0;
+
+  // out[i] = silu(gate_up[i][0:f]) * gate_up[i][f:2f].  out: [rows, f], gate_up: [rows, 2f].
+  virtual void SiluGate(const TensorView& out, const TensorView& gate_up) = 0;
+
+  // -- Attention ----------------------------------------------------------------------------------
+  // In place on qkv [rows, (heads + 2 kv_heads) * head_dim]: norm of every query and key head if
+  // the spec has weights, then rotation by positions[i]. If kv is not null, then writes the key and
+  // value of row i to entry `slots[i]` (page * 16 + entry; -1: none).
+  virtual void PrepareHeads(const TensorView& qkv, const HeadSpec& spec,
+                            std::span<const int32_t> positions, const KvLayer* kv,
+                            std::span<const int64_t> slots) = 0;
+
+  // out[i] = softmax over the entries that rows[i] sees of (q . k / sqrt(head_dim)), applied to v.
+  // q: [rows, heads * head_dim] (a column block of qkv), out: [rows, heads * head_dim].
+  virtual void PagedAttention(const TensorView& out, const TensorView& q, const HeadSpec& spec,
+                              const KvLayer& kv, std::span<const AttentionRow> rows,
+                              std::span<const int32_t> page_ids) = 0;
+
+  // The same within blocks of rows of qkv, both directions (the compressor; head counts equal or
+  // grouped).  out: [rows, heads * head_dim].
+  virtual void BlockAttention(const TensorView& out, const TensorView& qkv, const HeadSpec& spec,
+                              std::span<const RowBlock> blocks) = 0;
+
+  // -- Logits -------------------------------------------------------------------------------------
+  // Draws a token from each row of logits [rows, >= vocab_size] F32; columns >= vocab_size are
+  // never looked at. Logits are not changed. See sampling.h for the exact rule. Host results are
+  // valid after Synchronize.
+  virtual void Sample(std::span<TokenDraw> out, const TensorView& logits, int32_t vocab_size,
+                      std::span<const SampleSpec> specs) = 0;
+
+  // out[i].logprob = log softmax(logits[i])[targets[i]], and the top_n[i] likeliest.
+  virtual void ScoreTokens(std::span<TokenDraw> out, const TensorView& logits, int32_t vocab_size,
+                           std::span<const int32_t> targets, std::span<const int32_t> top_n) = 0;
+
+  // -- Load time ----------------------------------------------------------------------------------
+  // What the machine can do, for benchmarks' floors; "cpu avx2", "cpu reference", ...
+  virtual const char* Description() const = 0;
+};
+
+}  // namespace catserve
