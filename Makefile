@@ -1,0 +1,42 @@
+# Thin: each target says what it does, the work is in CMake and tools/.
+.DEFAULT_GOAL := help
+BUILD := build/release
+JOBS ?= $(shell nproc)
+MODEL ?= models/english-tiny
+LISTEN ?= 127.0.0.1:8500
+METRICS ?= 127.0.0.1:9500
+export CCACHE_DIR ?= $(CURDIR)/.cache/ccache
+export CCACHE_MAXSIZE ?= 2G
+
+.PHONY: help deps build demo test check serve bench format clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+deps:
+	@tools/install_deps.sh
+
+build: deps  ## install what is missing and build everything
+	@tools/build.sh release
+
+demo: build  ## serve the shipped model, stream a prompt at two chunk sizes, show what each cost
+	@tools/demo.sh $(BUILD)
+
+test: build  ## build and run every test
+	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
+
+check: deps  ## format, clang-tidy, short fuzzing, ThreadSanitizer, Address- and UBSanitizer
+	@tools/check.sh
+
+serve: build  ## keep a server running (MODEL=..., LISTEN=..., METRICS=...); Ctrl-C ends it
+	@exec $(BUILD)/server/catserved --model=$(MODEL) --listen_address=$(LISTEN) \
+	  --metrics_address=$(METRICS)
+
+bench: build  ## engine and kernel benchmarks on this machine's CPU, a short table last
+	@tools/bench.sh $(BUILD)
+
+format:  ## rewrite the sources in the house's layout
+	@git ls-files '*.cc' '*.h' '*.proto' | grep -v '^proto/' | xargs clang-format -i
+
+clean:  ## remove what was built
+	@rm -rf build

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# What CI runs after the tests: layout, clang-tidy, short fuzzing, then the tests again under
+# ThreadSanitizer (everything below the server) and under Address- and UBSanitizer (all of it).
+# Stops at the first failure; the last thing it prints is ctest's own summary.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+jobs=${JOBS:-$(nproc)}
+fuzz_seconds=${FUZZ_SECONDS:-20}
+stage() { printf '\n== %s\n' "$*"; }
+
+stage "clang-format: sources are in the house's layout"
+git ls-files '*.cc' '*.h' | xargs clang-format --dry-run -Werror
+
+stage "clang-tidy: $(git ls-files '*.cc' | wc -l) files"
+cmake --preset tidy >/dev/null
+if cmake --build build/tidy --target help | grep -q '^catserve_proto:'; then
+  cmake --build build/tidy -j "$jobs" --target catserve_proto >/dev/null
+fi
+tools/run_clang_tidy.sh build/tidy "$jobs"
+
+stage "fuzzing: $fuzz_seconds s for each target"
+tools/fuzz.sh "$fuzz_seconds"
+
+stage "ThreadSanitizer: engine, scheduler and kernels"
+tools/build.sh tsan
+ctest --test-dir build/tsan --output-on-failure -j "$jobs" -LE slow
+
+stage "AddressSanitizer and UndefinedBehaviorSanitizer: every test"
+tools/build.sh asan
+ctest --test-dir build/asan --output-on-failure -j "$jobs" -LE slow

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Builds the libFuzzer targets and runs each for a while, starting from the kept corpus:
+#   tools/fuzz.sh SECONDS [TARGET ...]
+# What is found is written to build/fuzz/artifacts, and the run fails.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+seconds=$1
+shift
+tools/build.sh fuzz >/dev/null
+targets=("$@")
+[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(cd build/fuzz/tests/fuzz && ls | grep '_fuzz$')
+mkdir -p build/fuzz/artifacts
+for target in "${targets[@]}"; do
+  work=build/fuzz/corpus/$target
+  mkdir -p "$work"
+  log=build/fuzz/artifacts/$target.log
+  if ! "build/fuzz/tests/fuzz/$target" "$work" "tests/fuzz/corpus/$target" \
+    -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+    -artifact_prefix=build/fuzz/artifacts/ >"$log" 2>&1; then
+    tail -n 60 "$log" >&2
+    echo "$target: FAILED; the input is in build/fuzz/artifacts" >&2
+    exit 1
+  fi
+  echo "$target: $(sed -n 's/^stat::number_of_executed_units: //p' "$log") inputs, nothing found"
+done
