@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 
@@ -93,6 +94,13 @@ class Backend {
 
   // Waits until all operations so far are done; results in device memory may then be read.
   virtual void Synchronize() = 0;
+
+  // Copies bytes between host and device memory or within it, in order with the operations. A host
+  // source may change after the call; a host destination is valid after Synchronize. The default
+  // serves backends whose memory is the host's and whose operations are done when they return.
+  virtual void Copy(void* to, const void* from, int64_t bytes) {
+    if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
+  }
 
   // -- Rows ---------------------------------------------------------------------------------------
   // out[i] = the row that rows[i] names, converted to F32. history: [n] I32, or empty.

@@ -1,0 +1,55 @@
+// Computes StepPlans with a model on a backend.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/model/model.h"
+#include "engine/step.h"
+#include "kernels/backend.h"
+#include "kernels/tensor.h"
+
+namespace catserve {
+
+struct ExecutorOptions {
+  int32_t slots = 32;             // token histories: sequences that run at once
+  int64_t kv_pages = 0;           // pages of KV memory, all taken at start
+  DType kv_dtype = DType::kF32;   // F32 or BF16
+  int32_t step_rows_max = 1024;   // decoder rows, and compressions, of one step
+  bool keep_trace = false;        // for tests and tools: see trace()
+};
+
+// What a step computed on its way, copied to the host.
+struct StepTrace {
+  std::vector<float> fx;      // [compressions, dim], in the plan's order
+  std::vector<float> logits;  // [samples + scores, vocab_size], in the plan's order
+};
+
+// All memory is taken by Create; a step allocates only small lists. Runs in lock-step
+// (PipelineDepth 0). Plans are trusted; cheap invariants are checked and abort.
+class ModelExecutor : public StepExecutor {
+ public:
+  // REQUIRES: model and backend outlive the executor. Errors: RESOURCE_EXHAUSTED with the numbers,
+  // INVALID_ARGUMENT naming the option.
+  static absl::StatusOr<std::unique_ptr<ModelExecutor>> Create(const Model& model,
+                                                               Backend& backend,
+                                                               const ExecutorOptions& options);
+  ~ModelExecutor() override;
+
+  void Launch(const StepPlan& plan) override;
+  StepResult Collect() override;
+  int PipelineDepth() const override { return 0; }
+
+  // Of the last step collected; empty unless options.keep_trace.
+  const StepTrace& trace() const;
+
+ private:
+  class Impl;
+  explicit ModelExecutor(std::unique_ptr<Impl> impl);
+
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace catserve
