@@ -64,7 +64,7 @@ struct KvLayer {
 };
 
 // What one query row sees: the first prefix_entries entries of the list that starts at
-// page_ids[prefix_page], then the first `entries` entries of the list that starts at page_ids[page].
+// page_ids[prefix_page], then the first `entries` entries of that which starts at page_ids[page].
 struct AttentionRow {
   int32_t prefix_page = 0;
   int32_t prefix_entries = 0;

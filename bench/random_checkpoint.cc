@@ -1,0 +1,145 @@
+#include "bench/random_checkpoint.h"
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <fstream>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "nlohmann/json.hpp"
+
+namespace catserve {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kVocab = 32000, kBlock = 4096, kMaxChunk = 32;
+
+struct Tensor {
+  std::string name;
+  std::vector<int64_t> shape;
+};
+
+int64_t Count(const Tensor& t) {
+  int64_t n = 1;
+  for (int64_t d : t.shape) n *= d;
+  return n;
+}
+
+json StackConfig(int64_t dim, int64_t layers, int64_t heads, int64_t feed_forward) {
+  return {{"block_size", kBlock},
+          {"vocab_size", kVocab},
+          {"padded_vocab_size", kVocab},
+          {"n_layer", layers},
+          {"n_head", heads},
+          {"dim", dim},
+          {"n_local_heads", heads},
+          {"head_dim", dim / heads},
+          {"intermediate_size", feed_forward},
+          {"rope_base", 10000},
+          {"rope_n_elem", dim / heads},
+          {"norm_eps", 1e-5},
+          {"use_fused_ops", false},
+          {"use_qk_norm", false}};
+}
+
+void AddStack(const std::string& prefix, const json& s, std::vector<Tensor>& out) {
+  const int64_t dim = s["dim"], f = s["intermediate_size"];
+  for (int64_t i = 0; i < s["n_layer"].get<int64_t>(); ++i) {
+    const std::string layer = absl::StrCat(prefix, "layers.", i, ".");
+    out.push_back({layer + "attention_norm.weight", {dim}});
+    out.push_back({layer + "attention.wqkv.weight", {3 * dim, dim}});
+    out.push_back({layer + "attention.wo.weight", {dim, dim}});
+    out.push_back({layer + "ffn_norm.weight", {dim}});
+    out.push_back({layer + "feed_forward.fc_1.weight", {f, dim}});
+    out.push_back({layer + "feed_forward.fc_2.weight", {f, dim}});
+    out.push_back({layer + "feed_forward.proj.weight", {dim, f}});
+  }
+  out.push_back({prefix + "norm.weight", {dim}});
+}
+
+void AddCompressor(json& config, std::vector<Tensor>& out) {
+  const int64_t e = config["compressor"]["dim"], d = config["decoder"]["dim"];
+  for (const char* stack : {"decoder", "compressor"}) {
+    config[stack]["chunk_size"] = kMaxChunk;
+    config[stack]["dim_fx"] = d;
+    config[stack]["num_chunks"] = kBlock / kMaxChunk;
+  }
+  config["chunk_sizes"] = {4, 8, 16, 32};
+  const int64_t kinds = std::countr_zero(static_cast<uint64_t>(kMaxChunk)) + 1;
+  out.push_back({"f.wte.weight", {kVocab, e}});
+  out.push_back({"f.pos_tokens.weight", {kBlock, e}});
+  out.push_back({"f.adaptive_token.weight", {kinds, e}});
+  out.push_back({"f.proj_fx.weight", {d, kMaxChunk * e}});
+  out.push_back({"dummy_fx.weight", {kinds, d}});
+  out.push_back({"seperator.weight", {1, d}});
+  AddStack("f.", config["compressor"], out);
+}
+
+// Norm weights 1, everything else uniform with deviation 1/sqrt(columns), as BF16.
+void WriteTensor(const Tensor& t, uint64_t& state, std::ofstream& out) {
+  std::vector<uint16_t> values(Count(t));
+  const float range = std::sqrt(3.0f / static_cast<float>(t.shape.back()));
+  for (uint16_t& v : values) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    const float unit = static_cast<float>(state >> 40) * 0x1p-23f - 1.0f;
+    const float value = t.shape.size() == 1 ? 1.0f : unit * range;
+    v = static_cast<uint16_t>(std::bit_cast<uint32_t>(value) >> 16);
+  }
+  out.write(reinterpret_cast<const char*>(values.data()),
+            static_cast<std::streamsize>(values.size() * sizeof(uint16_t)));
+}
+
+void WriteSafetensors(const std::vector<Tensor>& tensors, const std::filesystem::path& path) {
+  json header;
+  int64_t offset = 0;
+  for (const Tensor& t : tensors) {
+    const int64_t end = offset + 2 * Count(t);
+    header[t.name] = {{"dtype", "BF16"}, {"shape", t.shape}, {"data_offsets", {offset, end}}};
+    offset = end;
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const uint64_t length = text.size();
+  std::ofstream out(path, std::ios::binary);
+  out.write(reinterpret_cast<const char*>(&length), sizeof(length));
+  out << text;
+  uint64_t state = 42;
+  for (const Tensor& t : tensors) WriteTensor(t, state, out);
+}
+
+}  // namespace
+
+absl::Status WriteRandomCheckpoint(const std::string& shape,
+                                   const std::filesystem::path& directory) {
+  if (std::filesystem::exists(directory / "config.json")) return absl::OkStatus();
+  json config = {{"compressor", nullptr}};
+  std::vector<Tensor> tensors;
+  if (shape == "cat-1536") {
+    config["model_type"] = "cat";
+    config["decoder"] = StackConfig(1536, 12, 24, 4096);
+    config["compressor"] = StackConfig(768, 3, 12, 2048);
+    AddCompressor(config, tensors);
+  } else if (shape == "dense-768" || shape == "dense-1536") {
+    config["model_type"] = "dense";
+    config["decoder"] =
+        shape == "dense-768" ? StackConfig(768, 12, 12, 2048) : StackConfig(1536, 12, 24, 4096);
+  } else {
+    return absl::InvalidArgumentError(
+        absl::StrCat("shape ", shape, " is not one of cat-1536, dense-768, dense-1536"));
+  }
+  const int64_t d = config["decoder"]["dim"];
+  tensors.push_back({"wte.weight", {kVocab, d}});
+  tensors.push_back({"output.weight", {kVocab, d}});
+  AddStack("", config["decoder"], tensors);
+  std::filesystem::create_directories(directory);
+  WriteSafetensors(tensors, directory / "model.safetensors");
+  std::ofstream out(directory / "config.json");  // last: its presence says that all is there
+  out << config.dump(1) << "\n";
+  if (!out.flush()) return absl::ResourceExhaustedError(absl::StrCat("cannot write ", directory));
+  return absl::OkStatus();
+}
+
+}  // namespace catserve

@@ -1,0 +1,18 @@
+// Checkpoints with random weights, for measuring speed at shapes that nobody trained here.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace catserve {
+
+// The shapes of docs/benchmarks.md: "dense-768" (12 layers, width 768, vocabulary 32,000), the CAT
+// that matches it in quality, "cat-1536" (compressor 3 layers of width 768, decoder 12 of width
+// 1536), and "dense-1536", the dense model as wide as that decoder.
+// Writes config.json and model.safetensors (BF16) into `directory` unless they are there already.
+absl::Status WriteRandomCheckpoint(const std::string& shape,
+                                   const std::filesystem::path& directory);
+
+}  // namespace catserve
