@@ -53,7 +53,10 @@ struct HeadSpec {
   TensorView rotary;     // [positions, head_dim]: cos in the first half of a row, sin in the second
 };
 
-// The KV memory of one layer: [pages, kv_heads, 2 (k, v), kPageEntries, head_dim], F32 or BF16.
+// Entries in one page of KV memory: what engine/geometry.h calls kPageEntries.
+inline constexpr int64_t kKvPageEntries = 16;
+
+// The KV memory of one layer: [pages, kv_heads, 2 (k, v), kKvPageEntries, head_dim], F32 or BF16.
 // Keys are stored rotated. Entry e of a page list lies in page_ids[e / 16], at e % 16.
 struct KvLayer {
   void* data = nullptr;
@@ -126,7 +129,8 @@ class Backend {
                             std::span<const int64_t> slots) = 0;
 
   // out[i] = softmax over the entries that rows[i] sees of (q . k / sqrt(head_dim)), applied to v.
-  // q: [rows, heads * head_dim] (a column block of qkv), out: [rows, heads * head_dim].
+  // q: [rows, heads * head_dim] (a column block of qkv), out: [rows, heads * head_dim]. A row that
+  // sees no entry gets zeros.
   virtual void PagedAttention(const TensorView& out, const TensorView& q, const HeadSpec& spec,
                               const KvLayer& kv, std::span<const AttentionRow> rows,
                               std::span<const int32_t> page_ids) = 0;

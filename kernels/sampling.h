@@ -1,17 +1,26 @@
 // The exact rule by which a token is drawn: shared by every backend, so that equal logits give equal
-// tokens on all of them.
+// tokens on all of them. Every step is an F32 operation rounded once (no contraction), or one on
+// integers. Ids outside [0, vocab_size) in any list are ignored.
 //
-//  1. z = logits + bias; repetition penalty (seen in prompt or generated: z > 0 ? z / p : z * p);
-//     z -= presence (if generated) + frequency * count among the generated; forbidden ids: -inf.
-//  2. temperature 0: the argmax of z, lowest id on ties.
-//  3. else y = z / temperature; weights w = exp(y - max y); top-k keeps the k largest (ties with the
-//     k-th: lower ids first), then top-p the shortest likeliest prefix whose mass reaches p of what
-//     is left (at least one), then min-p drops those below min_p of the largest.
-//  4. The kept weights, as 64-bit integers scaled from the largest, are laid end to end in order of
-//     id, and u = RandomWord(seed, choice, position) scaled to their sum picks one.
-// Log-probabilities are of the logits as the model gave them, before 1.
+//  1. z = logits, with NaN and -inf replaced by the lowest finite F32 and +inf by the largest.
+//  2. In this order: z += bias (each pair in turn); for every id seen in prompt or generated
+//     z = z > 0 ? z / repetition : z * repetition; for every id seen in generated
+//     z = z - (presence + frequency * count); all of these cleaned again as in 1. Then the
+//     forbidden ids get -inf; if that leaves none, the list of forbidden ids is ignored.
+//  3. temperature 0: the argmax of z, lowest id on ties. Otherwise:
+//  4. y = (z - max z) * min((1 / temperature) * 1.44269504, largest F32); the weight of an id is
+//     SampleWeight(y). Ids are ranked by z, likeliest first, lower ids first among equals.
+//  5. top-k keeps the first top_k ids of that order (0: all). top-p then keeps its shortest prefix
+//     whose mass reaches max(1, trunc(double(mass of what is left) * double(top_p))) (>= 1: all).
+//     min-p then drops ids of weight below trunc(2^40 * double(min(min_p, 1))).
+//  6. The kept weights are laid end to end in order of id, and the first id whose cumulative
+//     weight exceeds the high 64 bits of RandomWord(seed, choice, position) * (kept mass) is drawn.
+//
+// Log-probabilities are of the logits after step 1 alone: as the model gave them.
 #pragma once
 
+#include <bit>
+#include <cmath>
 #include <cstdint>
 #include <span>
 #include <utility>
@@ -46,5 +55,26 @@ struct TokenDraw {
 
 // A counter-based random word: equal keys give equal words on every machine.
 uint64_t RandomWord(uint64_t seed, uint64_t choice, uint64_t position);
+
+inline constexpr float kSampleFloor = -40.0f;  // y at or below it weighs nothing
+inline constexpr uint64_t kSampleWeightMax = uint64_t{1} << 40;  // of the likeliest id, y = 0
+// More ids than this could overflow the sum of their weights.
+inline constexpr int32_t kSampleVocabMax = 1 << 23;
+
+// 2^40 * 2^y as an integer, for y <= 0: only fma and integer steps, so the same on every machine.
+inline uint64_t SampleWeight(float y) {
+  if (!(y > kSampleFloor)) return 0;
+  const float shifted = y + 12582912.0f;  // 1.5 * 2^23: rounds y to an integer, ties to even
+  const float f = y - (shifted - 12582912.0f);  // in [-1/2, 1/2], exact
+  const int32_t n = std::bit_cast<int32_t>(shifted) - 0x4b400000;  // in [-40, 0]
+  float p = 1.535336188319500e-4f;  // 2^f, Cephes exp2f
+  p = std::fma(p, f, 1.339887440266574e-3f);
+  p = std::fma(p, f, 9.618437357674640e-3f);
+  p = std::fma(p, f, 5.550332471162809e-2f);
+  p = std::fma(p, f, 2.402264791363012e-1f);
+  p = std::fma(p, f, 6.931472028550421e-1f);
+  p = std::fma(p, f, 1.0f);
+  return static_cast<uint64_t>(p * 16777216.0f) << 16 >> -n;
+}
 
 }  // namespace catserve

@@ -1,0 +1,115 @@
+// The parts of each operation that one thread does on its own, as a table of functions. There are
+// two forms, equal bit for bit: the scalar reference, which defines them, and AVX2 with FMA.
+// Shapes were checked by the backend; everything here trusts its arguments.
+//
+// Plain structs and pointers only: the AVX2 files may not instantiate inline functions that the
+// linker could then pick for machines without AVX2.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/tensor.h"
+
+namespace catserve::cpu {
+
+// Weights are stored in panels of kPanel outputs: element k of output o lies in panel o / kPanel at
+// k * kPanel + o % kPanel. The last panel is filled up with zeros.
+inline constexpr int64_t kPanel = 16;
+
+// out[r][o] (+)= fma over k = 0 .. in-1, in order, of x[r][k] * w[o][k], starting from 0.
+struct MatMulTile {
+  float* out = nullptr;  // [rows, out_features]
+  int64_t out_stride = 0;
+  const float* x = nullptr;  // [rows, in]
+  int64_t x_stride = 0;
+  int64_t rows = 0;
+  const void* panels = nullptr;  // of the first of out_features, which starts a panel
+  DType dtype = DType::kF32;     // F32 or BF16
+  int64_t in = 0;
+  int64_t out_features = 0;
+  bool add = false;  // the finished product is added to out
+};
+
+// Entries with consecutive logical indices, entry_stride elements apart.
+struct EntryRun {
+  const void* keys = nullptr;
+  const void* values = nullptr;
+  int64_t count = 0;
+};
+
+struct Query {
+  const float* q = nullptr;  // [head_dim]
+  float* out = nullptr;      // [head_dim]
+  int64_t visible = 0;       // sees logical entries [0, visible); none: out is zero
+};
+
+// For every query, by logical index e alone: s[e] = (q . k[e]) * scale with the dot product summed
+// by lanes (math.h); m = max s; p[e] = Exp(s[e] - m); l = sum of p by lanes;
+// out[d] = (fma over e in order of p[e] * v[e][d], starting from 0) / l.
+inline constexpr int64_t kQueryTile = 8;
+struct AttentionTile {
+  const EntryRun* runs = nullptr;  // in logical order; together at least every query's `visible`
+  int64_t run_count = 0;
+  int64_t entries = 0;  // of all runs
+  int64_t entry_stride = 0;
+  DType dtype = DType::kF32;  // F32 or BF16
+  int64_t head_dim = 0;
+  float scale = 0;
+  const Query* queries = nullptr;
+  int64_t query_count = 0;   // at most kQueryTile
+  float* scores = nullptr;   // scratch: [kQueryTile, ScoreStride(entries)]
+};
+constexpr int64_t ScoreStride(int64_t entries) { return (entries + 7) / 8 * 8 + 16; }
+
+struct WeighScale {
+  float max = 0;
+  float scale = 0;  // y = (z - max) * scale
+};
+// Ids are binned by y, so that a prefix of the ranked ids can be found without sorting them:
+// bin trunc(y * -25.5), ascending as y falls; kNoBin for y at or below kSampleFloor.
+inline constexpr int kWeightBins = 1024;
+inline constexpr float kBinsPerUnit = -25.5f;
+inline constexpr uint16_t kNoBin = 0xffff;
+
+struct Ops {
+  const char* description = nullptr;
+
+  // out[i] = in[i] as F32 (in: any float type), and back, rounding to nearest even.
+  void (*widen)(float* out, const void* in, DType dtype, int64_t n) = nullptr;
+  void (*narrow)(void* out, const float* in, DType dtype, int64_t n) = nullptr;
+
+  // out = (x * (1 / sqrt(sum of squares by lanes / n + eps))) * weight. out may be x.
+  void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n,
+                   float eps) = nullptr;
+
+  void (*mat_mul)(const MatMulTile& tile) = nullptr;
+
+  // out[i] = Silu(gate[i]) * up[i].
+  void (*silu_gate)(float* out, const float* gate, const float* up, int64_t n) = nullptr;
+
+  // In place, with u = head[i], v = head[i + head_dim/2], c = rotary[i], s = rotary[i + head_dim/2]:
+  // u = fma(u, c, -(v * s)), v = fma(v, c, u * s).
+  void (*rotate)(float* head, const float* rotary, int64_t head_dim) = nullptr;
+
+  void (*attend)(const AttentionTile& tile) = nullptr;
+
+  // Step 1 of sampling.h.
+  void (*clean_logits)(float* out, const float* logits, int64_t n) = nullptr;
+
+  // Lowest index of the largest element; no NaN among them. n > 0.
+  int64_t (*arg_max)(const float* z, int64_t n) = nullptr;
+
+  // Sum of Exp(z[i] - max), added by lanes of doubles.
+  double (*sum_exp)(const float* z, int64_t n, float max) = nullptr;
+
+  // Step 4 of sampling.h: weights[i] = SampleWeight(y), and the bin of y.
+  void (*weigh)(uint64_t* weights, uint16_t* bins, const float* z, int64_t n,
+                const WeighScale& scale) = nullptr;
+};
+
+const Ops& ReferenceOps();
+
+// Null where the build or this machine lacks AVX2, FMA or F16C.
+const Ops* Avx2Ops();
+
+}  // namespace catserve::cpu

@@ -1,0 +1,25 @@
+#include "kernels/cpu/ops.h"
+
+#include "kernels/cpu/reference/functions.h"
+
+namespace catserve::cpu {
+
+const Ops& ReferenceOps() {
+  static constexpr Ops kOps = {
+      .description = "cpu reference",
+      .widen = reference::Widen,
+      .narrow = reference::Narrow,
+      .rms_norm = reference::RmsNorm,
+      .mat_mul = reference::MatMul,
+      .silu_gate = reference::SiluGate,
+      .rotate = reference::Rotate,
+      .attend = reference::Attend,
+      .clean_logits = reference::CleanLogits,
+      .arg_max = reference::ArgMax,
+      .sum_exp = reference::SumExp,
+      .weigh = reference::Weigh,
+  };
+  return kOps;
+}
+
+}  // namespace catserve::cpu
