@@ -4,7 +4,6 @@
 #include <initializer_list>
 #include <map>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -24,7 +23,7 @@ class Checkpoint {
 
   // The tensor of that name and exactly that shape. Errors: NOT_FOUND or INVALID_ARGUMENT naming
   // file, tensor, what was expected and what was found.
-  absl::StatusOr<TensorView> Tensor(std::string_view name, std::initializer_list<int64_t> shape);
+  absl::StatusOr<TensorView> Tensor(const std::string& name, std::initializer_list<int64_t> shape);
 
   // Names that Tensor() was never asked for, in order.
   std::vector<std::string> UnusedTensors() const;

@@ -55,7 +55,7 @@ const char* Name(ModelKind kind);  // "cat", "cat_fixed", "dense": as config.jso
 
 // Reads the text of a config.json; `file` is how errors name it. Errors: INVALID_ARGUMENT in one
 // line that names the file, the field, its value and what is allowed.
-absl::StatusOr<ModelConfig> ParseConfig(std::string_view text, std::string_view file);
+absl::StatusOr<ModelConfig> ParseConfig(std::string_view text, const std::string& file);
 
 // Reads a config.json. Errors: those of ParseConfig, NOT_FOUND, and what the file system says.
 absl::StatusOr<ModelConfig> LoadConfig(const std::string& path);

@@ -18,10 +18,10 @@ struct JsonLimits {
 
 // Parses an object. Errors: INVALID_ARGUMENT in one line that starts with `file`: no JSON, a key
 // given twice, a limit exceeded, or a document that is no object.
-absl::StatusOr<nlohmann::json> ParseJsonObject(std::string_view text, std::string_view file,
+absl::StatusOr<nlohmann::json> ParseJsonObject(std::string_view text, const std::string& file,
                                                JsonLimits limits);
 
 // A name from a file as an error message may show it: quoted, control characters escaped, cut.
-std::string Quoted(std::string_view name);
+std::string Quoted(const std::string& name);
 
 }  // namespace catserve

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -27,6 +26,6 @@ struct TensorInfo {
 // dtype (F32, F16, BF16), dtype x shape = bytes, no overlap, no gap, no byte left over. The result
 // is in the order of the data. Errors: INVALID_ARGUMENT in one line naming file and tensor.
 absl::StatusOr<std::vector<TensorInfo>> ParseSafetensors(std::span<const std::byte> bytes,
-                                                         std::string_view file);
+                                                         const std::string& file);
 
 }  // namespace catserve

@@ -1,0 +1,141 @@
+#include "engine/model/checkpoint.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "engine/model/json.h"
+
+namespace catserve {
+namespace {
+
+constexpr char kSingleFile[] = "model.safetensors";
+constexpr char kIndexFile[] = "model.safetensors.index.json";
+constexpr int64_t kIndexBytesMax = 16 << 20;
+constexpr JsonLimits kIndexLimits{.depth = 8, .values = 1 << 20};
+constexpr size_t kShardsMax = 1024;
+
+// A name that stays inside its directory.
+bool IsPlainFileName(const std::string& name) {
+  return !name.empty() && name.find('/') == name.npos && name.find('\0') == name.npos &&
+         name != "." && name != ".." && absl::EndsWith(name, ".safetensors");
+}
+
+using WeightMap = std::map<std::string, std::string>;  // tensor to shard
+
+absl::StatusOr<WeightMap> ReadIndex(const std::string& path) {
+  absl::StatusOr<std::string> text = ReadFile(path, kIndexBytesMax);
+  if (!text.ok()) return text.status();
+  absl::StatusOr<nlohmann::json> index = ParseJsonObject(*text, path, kIndexLimits);
+  if (!index.ok()) return index.status();
+  const auto weight_map = index->find("weight_map");
+  if (weight_map == index->end() || !weight_map->is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": has no object \"weight_map\""));
+  }
+  WeightMap result;
+  for (const auto& [tensor, shard] : weight_map->items()) {
+    if (!shard.is_string() || !IsPlainFileName(shard.get_ref<const std::string&>())) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          path, ": tensor ", Quoted(tensor), " lies in ",
+          shard.is_string() ? Quoted(shard.get_ref<const std::string&>()) : "no file",
+          ", expected the plain name of a .safetensors file in the same directory"));
+    }
+    result[tensor] = shard.get<std::string>();
+  }
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
+  Checkpoint checkpoint;
+  checkpoint.directory_ = directory;
+  const std::string single = absl::StrCat(directory, "/", kSingleFile);
+  absl::Status status = checkpoint.AddFile(single);
+  if (status.ok()) return checkpoint;
+  if (!absl::IsNotFound(status)) return status;
+
+  const std::string index_path = absl::StrCat(directory, "/", kIndexFile);
+  absl::StatusOr<WeightMap> weight_map = ReadIndex(index_path);
+  if (absl::IsNotFound(weight_map.status())) {
+    return absl::NotFoundError(absl::StrCat(directory, ": holds neither ", kSingleFile, " nor ",
+                                            kIndexFile));
+  }
+  if (!weight_map.ok()) return weight_map.status();
+  std::set<std::string> shards;
+  for (const auto& [tensor, shard] : *weight_map) shards.insert(shard);
+  if (shards.size() > kShardsMax) {
+    return absl::InvalidArgumentError(absl::StrCat(index_path, ": names ", shards.size(),
+                                                   " files, at most ", kShardsMax,
+                                                   " are allowed"));
+  }
+  for (const std::string& shard : shards) {
+    status = checkpoint.AddFile(absl::StrCat(directory, "/", shard));
+    if (!status.ok()) return status;
+  }
+  for (const auto& [tensor, shard] : *weight_map) {
+    const auto found = checkpoint.tensors_.find(tensor);
+    const std::string path = absl::StrCat(directory, "/", shard);
+    if (found == checkpoint.tensors_.end() || checkpoint.paths_[found->second.file] != path) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          path, ": does not hold tensor ", Quoted(tensor), ", which ", kIndexFile, " puts there"));
+    }
+  }
+  return checkpoint;
+}
+
+absl::Status Checkpoint::AddFile(const std::string& path) {
+  absl::StatusOr<MappedFile> file = MappedFile::Open(path);
+  if (!file.ok()) return file.status();
+  absl::StatusOr<std::vector<TensorInfo>> tensors = ParseSafetensors(file->bytes(), path);
+  if (!tensors.ok()) return tensors.status();
+  for (TensorInfo& info : *tensors) {
+    const std::string name = info.name;
+    const auto [position, inserted] =
+        tensors_.try_emplace(name, Entry{std::move(info), files_.size()});
+    if (!inserted) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": tensor ", Quoted(name),
+                                                     " stands in ",
+                                                     paths_[position->second.file], " too"));
+    }
+  }
+  files_.push_back(*std::move(file));
+  paths_.push_back(path);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TensorView> Checkpoint::Tensor(const std::string& name,
+                                              std::initializer_list<int64_t> shape) {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end()) {
+    const std::string& where = files_.size() == 1 ? paths_[0] : directory_;
+    return absl::NotFoundError(absl::StrCat(where, ": tensor ", Quoted(name),
+                                            " is missing, expected shape [",
+                                            absl::StrJoin(shape, ", "), "]"));
+  }
+  Entry& entry = found->second;
+  if (!std::equal(shape.begin(), shape.end(), entry.info.shape.begin(), entry.info.shape.end())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        paths_[entry.file], ": tensor ", Quoted(name), " has shape [",
+        absl::StrJoin(entry.info.shape, ", "), "], expected [", absl::StrJoin(shape, ", "), "]"));
+  }
+  const std::byte* data = files_[entry.file].bytes().data() + entry.info.begin;
+  const TensorView view(const_cast<std::byte*>(data), entry.info.dtype, shape);
+  if (!entry.used) elements_used_ += view.size();
+  entry.used = true;
+  return view;
+}
+
+std::vector<std::string> Checkpoint::UnusedTensors() const {
+  std::vector<std::string> names;
+  for (const auto& [name, entry] : tensors_) {
+    if (!entry.used) names.push_back(name);
+  }
+  return names;
+}
+
+}  // namespace catserve

@@ -1,0 +1,66 @@
+#include "engine/model/convert.h"
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/bfloat16.h"
+#include "kernels/check.h"
+
+namespace catserve {
+namespace {
+
+float LoadFloat(const TensorView& source, int64_t i) {
+  switch (source.dtype) {
+    case DType::kF32:
+      return static_cast<const float*>(source.data)[i];
+    case DType::kBF16:
+      return FloatFromBF16(static_cast<const uint16_t*>(source.data)[i]);
+    case DType::kF16:
+      return FloatFromF16(static_cast<const uint16_t*>(source.data)[i]);
+    case DType::kI32:
+      break;
+  }
+  CATSERVE_CHECK(false) << "only float tensors are converted";
+  return 0;
+}
+
+HostTensor Allocate(const TensorView& like, DType dtype) {
+  HostTensor tensor;
+  tensor.owned.resize(static_cast<size_t>(like.size() * SizeOf(dtype)));
+  tensor.view = like;
+  tensor.view.data = tensor.owned.data();
+  tensor.view.dtype = dtype;
+  return tensor;
+}
+
+}  // namespace
+
+HostTensor ConvertTo(const TensorView& source, DType dtype) {
+  if (source.dtype == dtype) return {source, {}};
+  HostTensor result = Allocate(source, dtype);
+  const int64_t size = source.size();
+  if (dtype == DType::kF32) {
+    float* to = static_cast<float*>(result.view.data);
+    for (int64_t i = 0; i < size; ++i) to[i] = LoadFloat(source, i);
+  } else {
+    CATSERVE_CHECK(dtype == DType::kBF16) << "conversion to " << Name(dtype) << " does not exist";
+    uint16_t* to = static_cast<uint16_t*>(result.view.data);
+    for (int64_t i = 0; i < size; ++i) to[i] = BF16FromFloat(LoadFloat(source, i));
+  }
+  return result;
+}
+
+HostTensor StackRows(const TensorView& first, const TensorView& second) {
+  CATSERVE_CHECK(first.dtype == second.dtype && first.row_size() == second.row_size())
+      << "only rows of the same kind can be stacked";
+  TensorView both = first;
+  both.shape[0] += second.rows();
+  HostTensor result = Allocate(both, first.dtype);
+  const size_t first_bytes = static_cast<size_t>(first.size() * SizeOf(first.dtype));
+  std::memcpy(result.owned.data(), first.data, first_bytes);
+  std::memcpy(result.owned.data() + first_bytes, second.data,
+              static_cast<size_t>(second.size() * SizeOf(second.dtype)));
+  return result;
+}
+
+}  // namespace catserve

@@ -1,0 +1,24 @@
+// Float formats of host tensors.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "kernels/tensor.h"
+
+namespace catserve {
+
+// A host tensor and, where it is no view of a file, its memory.
+struct HostTensor {
+  TensorView view;
+  std::vector<std::byte> owned;
+};
+
+// The tensor in another float format, without a copy where it already has it.
+// REQUIRES: source dense, F32, BF16 or F16; dtype F32 or BF16, or the source's own.
+HostTensor ConvertTo(const TensorView& source, DType dtype);
+
+// Rows of `first`, then rows of `second`. REQUIRES: equal dtypes and columns.
+HostTensor StackRows(const TensorView& first, const TensorView& second);
+
+}  // namespace catserve

@@ -1,0 +1,29 @@
+// The KV memory of a model: all pages of all layers, taken at start. Which entry lies where is the
+// plan's business; nothing here knows sequences or chunks.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/model/config.h"
+#include "kernels/backend.h"
+
+namespace catserve {
+
+class KvCache {
+ public:
+  // dtype: F32 or BF16. Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED with the numbers.
+  static absl::StatusOr<KvCache> Create(Backend& backend, const StackConfig& stack, int64_t pages,
+                                        DType dtype);
+
+  const KvLayer& layer(int32_t i) const { return layers_[i]; }
+  int64_t pages() const { return layers_.front().pages; }
+
+ private:
+  std::vector<std::unique_ptr<Buffer>> buffers_;  // one a layer
+  std::vector<KvLayer> layers_;
+};
+
+}  // namespace catserve
