@@ -1,0 +1,35 @@
+// What the engine accepts: every bound that a request must keep, and the words that refuse it.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "engine/engine.h"
+#include "engine/geometry.h"
+#include "engine/schedule/request.h"
+
+namespace catserve {
+
+inline constexpr int32_t kChoicesMax = 16;
+inline constexpr int32_t kLogprobsMax = 20;
+inline constexpr int32_t kLogitBiasMax = 1024;
+inline constexpr int32_t kStopIdsMax = 128;  // the caller's (at most 64) and the model's own
+inline constexpr int32_t kPriorityMax = 100;
+inline constexpr float kTemperatureMax = 100;
+inline constexpr float kRepetitionPenaltyMax = 10;
+inline constexpr float kCountPenaltyMax = 2;  // presence and frequency
+inline constexpr float kBiasMax = 100;
+
+// OK if the options can serve the model at all. Errors: INVALID_ARGUMENT naming the option and the
+// least value that works.
+absl::Status ValidateOptions(const ModelGeometry& model, const EngineOptions& options);
+
+// OK if the request keeps every bound and could run on an empty server. Errors: INVALID_ARGUMENT
+// naming the field as the public API spells it, its value and what is allowed.
+absl::Status ValidateRequest(const ModelGeometry& model, const EngineOptions& options,
+                             const Request& request);
+
+// OK if one more request may wait behind `waiting` others. Errors: RESOURCE_EXHAUSTED.
+absl::Status ValidateQueueRoom(const EngineOptions& options, int32_t waiting);
+
+}  // namespace catserve
