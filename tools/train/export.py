@@ -1,0 +1,37 @@
+#!/usr/bin/env python3
+"""Turns a training checkpoint into a model directory that the server loads.
+
+The float32 masters are rounded to BF16 here and nowhere earlier. The tokenizer and
+the held-out text are copied beside the weights, so a model directory is complete.
+"""
+import argparse
+import json
+import os
+import shutil
+
+import torch
+
+from checkpoint import save_safetensors
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    ap.add_argument('checkpoint')
+    ap.add_argument('work', help='directory with tokenizer.json, heldout.txt')
+    ap.add_argument('out', help='model directory')
+    args = ap.parse_args()
+    state = torch.load(args.checkpoint, map_location='cpu')
+    os.makedirs(args.out, exist_ok=True)
+    with open(os.path.join(args.out, 'config.json'), 'w') as f:
+        json.dump(state['config'], f, indent=1)
+        f.write('\n')
+    save_safetensors(os.path.join(args.out, 'model.safetensors'), state['model'], 'BF16')
+    for name in ('tokenizer.json', 'tokenizer_cases.json', 'heldout.txt'):
+        if name == 'tokenizer.json' or state['config']['model_type'] == 'cat':
+            shutil.copy(os.path.join(args.work, name), os.path.join(args.out, name))
+    print('%s: step %d, %.2fM tokens, %.1f minutes' % (
+        args.out, state['step'], state['tokens'] / 1e6, state['seconds'] / 60))
+
+
+if __name__ == '__main__':
+    main()
