@@ -60,8 +60,8 @@ void WriteEntry(const Ops& ops, const KvLayer& kv, int64_t slot, const float* ke
 }
 
 // Appends the first `entries` entries of the page list that starts at page_ids[first].
-void AppendRuns(std::vector<EntryRun>& runs, const PagedEntries& paged, int64_t kv_head, int64_t first,
-                int64_t entries) {
+void AppendRuns(std::vector<EntryRun>& runs, const PagedEntries& paged, int64_t kv_head,
+                int64_t first, int64_t entries) {
   const int64_t pages = (entries + kKvPageEntries - 1) / kKvPageEntries;
   CATSERVE_CHECK(entries >= 0 && first >= 0 &&
                  first <= static_cast<int64_t>(paged.page_ids.size()) - pages)

@@ -11,8 +11,8 @@
 
 namespace catserve::cpu {
 
-// Sums across a row keep kLanes partial sums: element i goes to lane i % kLanes, in ascending order,
-// the last group filled up with zeros. SumLanes then adds the lanes as a fixed tree.
+// Sums across a row keep kLanes partial sums: element i goes to lane i % kLanes, in ascending
+// order, the last group filled up with zeros. SumLanes then adds the lanes as a fixed tree.
 inline constexpr int64_t kLanes = 8;
 
 template <typename T>

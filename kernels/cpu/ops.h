@@ -87,7 +87,7 @@ struct Ops {
   // out[i] = Silu(gate[i]) * up[i].
   void (*silu_gate)(float* out, const float* gate, const float* up, int64_t n) = nullptr;
 
-  // In place, with u = head[i], v = head[i + head_dim/2], c = rotary[i], s = rotary[i + head_dim/2]:
+  // In place; u, v = elements i and i + head_dim/2 of head, c, s = the same elements of rotary:
   // u = fma(u, c, -(v * s)), v = fma(v, c, u * s).
   void (*rotate)(float* head, const float* rotary, int64_t head_dim) = nullptr;
 

@@ -16,7 +16,7 @@ struct Range {
   int64_t end = 0;
 };
 
-// The share of [0, items) that falls to `worker` of `workers`: contiguous, and fixed by the numbers.
+// The share of [0, items) that falls to `worker` of `workers`: contiguous, fixed by the numbers.
 constexpr Range Share(int64_t items, int worker, int workers) {
   return {items * worker / workers, items * (worker + 1) / workers};
 }

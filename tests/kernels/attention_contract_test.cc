@@ -1,0 +1,284 @@
+// Attention over pages and within blocks, and the heads' preparation, against double precision.
+#include <cmath>
+
+#include "tests/kernels/attention_scene.h"
+
+namespace catserve {
+namespace {
+
+using testing::AttentionScene;
+using testing::AttentionShape;
+using testing::kNaN;
+using testing::OnEveryBackend;
+using testing::Random;
+using testing::SpecOf;
+using testing::Tensor;
+
+class PagedAttentionContract : public OnEveryBackend {};
+class BlockAttentionContract : public OnEveryBackend {};
+class PrepareHeadsContract : public OnEveryBackend {};
+
+// One row for each of `visible`, which sees that many entries, `prefix` of them in another list.
+void CheckPaged(Backend& backend, const AttentionShape& shape, std::vector<int32_t> visible,
+                int32_t prefix) {
+  const int32_t entries = *std::max_element(visible.begin(), visible.end());
+  SCOPED_TRACE(::testing::Message() << shape.heads << '/' << shape.kv_heads << " heads of "
+                                    << shape.head_dim << ' ' << Name(shape.dtype) << ", "
+                                    << entries << " entries, prefix " << prefix);
+  AttentionScene scene(backend, shape, entries, 11);
+  const int32_t prefix_page = scene.Place(0, prefix);
+  const int32_t page = scene.Place(prefix, entries - prefix);
+  const int64_t count = static_cast<int64_t>(visible.size());
+  const int64_t width = shape.heads * shape.head_dim;
+  const std::vector<float> q = Random(12).Normal(count * width, 2.0f);
+  std::vector<AttentionRow> rows;
+  for (const int32_t n : visible) rows.push_back({prefix_page, prefix, page, n - prefix});
+  Tensor out(backend, {count, width});
+  backend.PagedAttention(out, Tensor(backend, {count, width}, q), SpecOf(shape), scene.layer(), rows,
+                         scene.page_ids());
+  const std::vector<float> got = out.Read();
+  for (int64_t i = 0; i < count; ++i) {
+    for (int32_t h = 0; h < shape.heads; ++h) {
+      const int64_t at = i * width + h * shape.head_dim;
+      const std::vector<double> want = scene.Expect(q.data() + at, h, visible[i]);
+      for (int32_t d = 0; d < shape.head_dim; ++d) {
+        ASSERT_NEAR(got[at + d], want[d], 3e-6) << "row " << i << " head " << h << " dim " << d;
+      }
+    }
+  }
+}
+
+TEST_P(PagedAttentionContract, MatchesDoublePrecisionAroundPageBoundaries) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const int32_t n : {1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 100}) {
+      CheckPaged(*backend_, {2, 2, 16, dtype}, {n}, 0);
+    }
+  }
+}
+
+TEST_P(PagedAttentionContract, MatchesDoublePrecisionForEveryHeadSize) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const int32_t head_dim : {2, 4, 6, 8, 10, 24, 32, 34, 64, 96, 128, 254, 256}) {
+      CheckPaged(*backend_, {2, 1, head_dim, dtype}, {21, 22}, 0);
+    }
+  }
+}
+
+TEST_P(PagedAttentionContract, GroupsHeadsOverKeyValueHeads) {
+  CheckPaged(*backend_, {8, 2, 16, DType::kF32}, {5, 6, 7}, 0);
+  CheckPaged(*backend_, {6, 2, 8, DType::kBF16}, {40, 41, 42, 43, 44}, 0);
+  CheckPaged(*backend_, {12, 1, 8, DType::kF32}, {18, 19}, 0);
+}
+
+TEST_P(PagedAttentionContract, SeesThePrefixFirst) {
+  for (const int32_t prefix : {1, 5, 16, 20}) {
+    CheckPaged(*backend_, {2, 2, 16, DType::kF32}, {prefix + 1, prefix + 2, prefix + 19}, prefix);
+  }
+  CheckPaged(*backend_, {2, 2, 16, DType::kF32}, {30}, 30);  // nothing of its own
+}
+
+TEST_P(PagedAttentionContract, PrefillsManyRowsOfOneSequence) {
+  std::vector<int32_t> visible;
+  for (int32_t n = 1; n <= 150; ++n) visible.push_back(n);
+  CheckPaged(*backend_, {4, 2, 8, DType::kF32}, visible, 0);
+  for (int32_t& n : visible) n += 37;
+  CheckPaged(*backend_, {2, 2, 8, DType::kBF16}, visible, 37);
+}
+
+TEST_P(PagedAttentionContract, ARowThatSeesNothingIsZero) {
+  const AttentionShape shape;
+  AttentionScene scene(*backend_, shape, 4, 3);
+  const int32_t page = scene.Place(0, 4);
+  Tensor out(*backend_, {2, 32});
+  Tensor q(*backend_, {2, 32}, Random(4).Normal(64));
+  const AttentionRow rows[] = {{page, 0, page, 0}, {page, 0, page, 3}};
+  backend_->PagedAttention(out, q, SpecOf(shape), scene.layer(), rows, scene.page_ids());
+  const std::vector<float> got = out.Read();
+  for (int64_t i = 0; i < 32; ++i) EXPECT_EQ(got[i], 0.0f);
+  for (int64_t i = 32; i < 64; ++i) EXPECT_TRUE(std::isfinite(got[i]));
+}
+
+TEST_P(PagedAttentionContract, HugeScoresDoNotOverflow) {
+  const AttentionShape shape{.heads = 1, .kv_heads = 1, .head_dim = 4};
+  AttentionScene scene(*backend_, shape, 20, 5);
+  const int32_t page = scene.Place(0, 20);
+  const std::vector<float> q = Random(6).Normal(4, 1e6f);
+  Tensor out(*backend_, {1, 4});
+  const AttentionRow rows[] = {{0, 0, page, 20}};
+  backend_->PagedAttention(out, Tensor(*backend_, {1, 4}, q), SpecOf(shape), scene.layer(), rows,
+                           scene.page_ids());
+  const std::vector<double> want = scene.Expect(q.data(), 0, 20);
+  const std::vector<float> got = out.Read();
+  for (int64_t d = 0; d < 4; ++d) EXPECT_NEAR(got[d], want[d], 1e-6);
+}
+
+// A block is what a sequence of as many entries is without causality.
+TEST_P(BlockAttentionContract, MatchesDoublePrecision) {
+  struct Case { int32_t heads, kv_heads, head_dim; std::vector<RowBlock> blocks; };
+  const Case cases[] = {{4, 4, 16, {{0, 10}, {10, 10}, {20, 10}}},
+                        {4, 2, 6, {{0, 3}, {3, 34}, {40, 1}, {41, 17}}},
+                        {9, 1, 8, {{2, 5}}}};
+  for (const Case& c : cases) {
+    const int64_t rows = c.blocks.back().first + c.blocks.back().count + 2;
+    const int64_t dim = c.head_dim, width = c.heads * dim, kv_width = c.kv_heads * dim;
+    const int64_t stride = width + 2 * kv_width;
+    const std::vector<float> qkv = Random(7).Normal(rows * stride, 2.0f);
+    Tensor out(*backend_, {rows, width});
+    backend_->BlockAttention(out, Tensor(*backend_, {rows, stride}, qkv),
+                             {.heads = c.heads, .kv_heads = c.kv_heads, .head_dim = c.head_dim},
+                             c.blocks);
+    const std::vector<float> got = out.Read();
+    int64_t covered = 0;
+    for (const RowBlock& block : c.blocks) {
+      covered += block.count;
+      for (int64_t at = 0; at < block.count * width; ++at) {
+        const int64_t i = block.first + at / width, h = at % width / dim, d = at % dim;
+        const float* q = qkv.data() + i * stride + h * dim;
+        const int64_t key = width + h / (c.heads / c.kv_heads) * dim;
+        double sum = 0, want = 0;
+        for (int64_t j = block.first; j < block.first + block.count; ++j) {
+          double score = 0;
+          for (int64_t e = 0; e < dim; ++e) score += double{q[e]} * qkv[j * stride + key + e];
+          const double p = std::exp(score / std::sqrt(static_cast<double>(dim)));
+          sum += p;
+          want += p * qkv[j * stride + key + kv_width + d];
+        }
+        ASSERT_NEAR(got[i * width + h * dim + d], want / sum, 1e-5) << i << ' ' << h << ' ' << d;
+      }
+    }
+    int64_t untouched = 0;
+    for (int64_t i = 0; i < rows; ++i) untouched += std::isnan(got[i * width]);
+    EXPECT_EQ(untouched, rows - covered) << "rows outside the blocks are left alone";
+  }
+}
+
+std::vector<float> RotaryTable(int64_t positions, int64_t dim) {
+  std::vector<float> table(positions * dim);
+  for (int64_t r = 0; r < positions; ++r) {
+    for (int64_t i = 0; i < dim / 2; ++i) {
+      const double angle = r * std::pow(10000.0, -2.0 * i / dim);
+      table[r * dim + i] = static_cast<float>(std::cos(angle));
+      table[r * dim + dim / 2 + i] = static_cast<float>(std::sin(angle));
+    }
+  }
+  return table;
+}
+
+// One head by the equations of the golden README, section 2, in double precision.
+std::vector<double> PreparedHead(const float* head, const float* norm, const float* rotary,
+                                 int64_t dim) {
+  std::vector<double> x(head, head + dim);
+  if (norm != nullptr) {
+    double squares = 0;
+    for (const double value : x) squares += value * value;
+    for (int64_t d = 0; d < dim; ++d) x[d] *= norm[d] / std::sqrt(squares / dim + 1e-5);
+  }
+  std::vector<double> y(dim);
+  for (int64_t i = 0, half = dim / 2; i < half; ++i) {
+    y[i] = x[i] * rotary[i] - x[i + half] * rotary[i + half];
+    y[i + half] = x[i + half] * rotary[i] + x[i] * rotary[i + half];
+  }
+  return y;
+}
+
+class PreparedRows {
+ public:
+  PreparedRows(Backend& backend, int32_t dim, bool norm, DType dtype)
+      : dim_(dim), norm_(norm), norms_(Random(21).Normal(2 * dim)), rotary_(RotaryTable(9, dim)),
+        before_(Random(22).Normal(kRows * (kHeads + 2 * kKvHeads) * dim, 3.0f)) {
+    Tensor q_norm(backend, {dim}, {norms_.begin(), norms_.begin() + dim});
+    Tensor k_norm(backend, {dim}, {norms_.begin() + dim, norms_.end()});
+    Tensor rotary(backend, {9, dim}, rotary_);
+    Tensor qkv(backend, {kRows, (kHeads + 2 * kKvHeads) * dim}, before_);
+    Tensor pool(backend, dtype, {4, kKvHeads, 2, kKvPageEntries * dim});
+    const KvLayer kv{pool.view().data, dtype, 4, kKvHeads, dim};
+    HeadSpec spec{.heads = kHeads, .kv_heads = kKvHeads, .head_dim = dim, .norm_eps = 1e-5f};
+    spec.rotary = rotary;
+    if (norm) {
+      spec.q_norm = q_norm;
+      spec.k_norm = k_norm;
+    }
+    backend.PrepareHeads(qkv, spec, kPositions, &kv, kSlots);
+    after = qkv.Read();
+    if (dtype == DType::kF32) {
+      written = pool.Read();
+    } else {
+      for (const uint16_t bits : pool.ReadAs<uint16_t>()) written.push_back(FloatFromBF16(bits));
+    }
+  }
+
+  // Checks one head of one row after the operation.
+  void CheckHead(int64_t row, int64_t head) const {
+    const int64_t at = (row * (kHeads + 2 * kKvHeads) + head) * dim_;
+    if (head >= kHeads + kKvHeads) {
+      for (int64_t d = 0; d < dim_; ++d) ASSERT_EQ(after[at + d], before_[at + d]) << "a value";
+      return;
+    }
+    const float* norm = !norm_ ? nullptr : norms_.data() + (head < kHeads ? 0 : dim_);
+    const auto want = PreparedHead(before_.data() + at, norm,
+                                   rotary_.data() + kPositions[row] * dim_, dim_);
+    for (int64_t d = 0; d < dim_; ++d) {
+      ASSERT_NEAR(after[at + d], want[d], 3e-6) << "row " << row << " head " << head << " " << d;
+    }
+  }
+
+  static constexpr int64_t kRows = 5;
+  static constexpr int32_t kHeads = 4;
+  static constexpr int32_t kKvHeads = 2;
+  static constexpr int32_t kPositions[kRows] = {0, 8, 3, 1, 1};
+  static constexpr int64_t kSlots[kRows] = {17, -1, 0, 63, 16};
+
+  std::vector<float> after;    // qkv
+  std::vector<float> written;  // the KV memory, as F32
+
+ private:
+  int64_t dim_;
+  bool norm_;
+  std::vector<float> norms_, rotary_, before_;
+};
+
+TEST_P(PrepareHeadsContract, NormsAndRotatesQueriesAndKeysAndLeavesValues) {
+  for (const int32_t dim : {2, 4, 6, 16, 30, 32, 64, 130}) {
+    for (const bool norm : {false, true}) {
+      SCOPED_TRACE(::testing::Message() << "head_dim " << dim << " norm " << norm);
+      const PreparedRows rows(*backend_, dim, norm, DType::kF32);
+      for (int64_t i = 0; i < rows.kRows * 8; ++i) rows.CheckHead(i / 8, i % 8);
+    }
+  }
+}
+
+TEST_P(PrepareHeadsContract, WritesKeysAndValuesToTheirEntriesAndNothingElse) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const int64_t dim = 12;
+    const PreparedRows rows(*backend_, dim, true, dtype);
+    std::vector<float> want(rows.written.size(), 0.0f);
+    for (int64_t i = 0; i < rows.kRows; ++i) {
+      const int64_t slot = rows.kSlots[i];
+      for (int64_t at = 0; slot >= 0 && at < 2 * rows.kKvHeads * dim; ++at) {
+        const int64_t part = at / (rows.kKvHeads * dim), head = at / dim % rows.kKvHeads;
+        const int64_t block = (slot / 16 * rows.kKvHeads + head) * 2 + part;
+        const float value = rows.after[i * 8 * dim + rows.kHeads * dim + at];
+        want[(block * 16 + slot % 16) * dim + at % dim] =
+            dtype == DType::kF32 ? value : FloatFromBF16(BF16FromFloat(value));
+      }
+    }
+    EXPECT_EQ(rows.written, want) << Name(dtype);
+  }
+}
+
+TEST_P(PrepareHeadsContract, NeedsNoKvMemory) {
+  Tensor rotary(*backend_, {2, 4}, {1, 1, 0, 0, 0, 0, 1, 1});  // none, then a quarter turn
+  Tensor qkv(*backend_, {1, 12}, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12});
+  HeadSpec spec{.heads = 1, .kv_heads = 1, .head_dim = 4};
+  spec.rotary = rotary;
+  const int32_t positions[] = {1};
+  backend_->PrepareHeads(qkv, spec, positions, nullptr, {});
+  EXPECT_EQ(qkv.Read(), (std::vector<float>{-3, -4, 1, 2, -7, -8, 5, 6, 9, 10, 11, 12}));
+}
+
+CATSERVE_ON_EVERY_BACKEND(PagedAttentionContract);
+CATSERVE_ON_EVERY_BACKEND(BlockAttentionContract);
+CATSERVE_ON_EVERY_BACKEND(PrepareHeadsContract);
+
+}  // namespace
+}  // namespace catserve

@@ -1,0 +1,113 @@
+// Random keys and values spread over pages in random order, everything unused poisoned with NaN.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "tests/kernels/device.h"
+
+namespace catserve::testing {
+
+struct AttentionShape {
+  int32_t heads = 2;
+  int32_t kv_heads = 2;
+  int32_t head_dim = 16;
+  DType dtype = DType::kF32;
+};
+
+inline HeadSpec SpecOf(const AttentionShape& shape) {
+  return {.heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim};
+}
+
+// Logical entries of one sequence, and a KV memory that holds them as lists of pages: each call of
+// Place puts a range of the entries into fresh pages.
+class AttentionScene {
+ public:
+  AttentionScene(Backend& backend, const AttentionShape& shape, int32_t entries, uint32_t seed)
+      : AttentionScene(backend, shape, Random(seed), entries) {}
+
+  // A page list holding logical entries [first, first + count); returns where it starts in
+  // page_ids().
+  int32_t Place(int32_t first, int32_t count) {
+    const int32_t start = static_cast<int32_t>(page_ids_.size());
+    for (int32_t e = 0; e < count; ++e) {
+      if (e % kKvPageEntries == 0) page_ids_.push_back(free_pages_.at(used_++));
+      for (int32_t h = 0; h < shape_.kv_heads; ++h) {
+        Put(page_ids_.back(), h, e % kKvPageEntries, first + e);
+      }
+    }
+    kv_.Write(pool_.data(), static_cast<int64_t>(pool_.size()));
+    return start;
+  }
+
+  KvLayer layer() const {
+    return {kv_.view().data, shape_.dtype, kv_.view().rows(), shape_.kv_heads, shape_.head_dim};
+  }
+  const std::vector<int32_t>& page_ids() const { return page_ids_; }
+
+  // The double-precision answer for query head `head` with query q, over the first n entries.
+  std::vector<double> Expect(const float* q, int32_t head, int32_t n) const {
+    const int32_t kv_head = head / (shape_.heads / shape_.kv_heads);
+    const int64_t dim = shape_.head_dim;
+    std::vector<double> scores(n), out(dim, 0.0);
+    double max = -INFINITY, sum = 0;
+    for (int32_t e = 0; e < n; ++e) {
+      for (int64_t d = 0; d < dim; ++d) scores[e] += double{q[d]} * keys_[At(e, kv_head) + d];
+      scores[e] /= std::sqrt(static_cast<double>(dim));
+      max = std::max(max, scores[e]);
+    }
+    for (double& score : scores) sum += score = std::exp(score - max);
+    for (int32_t e = 0; e < n; ++e) {
+      for (int64_t d = 0; d < dim; ++d) out[d] += scores[e] / sum * values_[At(e, kv_head) + d];
+    }
+    return out;
+  }
+
+ private:
+  static constexpr int32_t kPages = 96;
+
+  AttentionScene(Backend& backend, const AttentionShape& shape, Random random, int32_t entries)
+      : shape_(shape),
+        keys_(Stored(random.Normal(int64_t{entries} * shape.kv_heads * shape.head_dim))),
+        values_(Stored(random.Normal(int64_t{entries} * shape.kv_heads * shape.head_dim))),
+        free_pages_(random.Permutation(kPages)),
+        kv_(backend, shape.dtype, {kPages, shape.kv_heads, 2, kKvPageEntries * shape.head_dim}) {
+    pool_.assign(kv_.view().size() * SizeOf(shape.dtype), 0xff);  // a NaN in both formats
+  }
+
+  std::vector<float> Stored(std::vector<float> values) const {
+    for (float& value : values) {
+      if (shape_.dtype == DType::kBF16) value = FloatFromBF16(BF16FromFloat(value));
+    }
+    return values;
+  }
+
+  int64_t At(int32_t e, int32_t kv_head) const {
+    return (int64_t{e} * shape_.kv_heads + kv_head) * shape_.head_dim;
+  }
+
+  void Put(int32_t page, int32_t kv_head, int64_t slot, int32_t e) {
+    const int64_t bytes = SizeOf(shape_.dtype);
+    for (int64_t part = 0; part < 2; ++part) {
+      const float* from = (part == 0 ? keys_ : values_).data() + At(e, kv_head);
+      const int64_t block = (int64_t{page} * shape_.kv_heads + kv_head) * 2 + part;
+      const int64_t at = (block * kKvPageEntries + slot) * shape_.head_dim;
+      for (int64_t d = 0; d < shape_.head_dim; ++d) {
+        const uint16_t narrow = BF16FromFloat(from[d]);
+        const void* source = bytes == 4 ? static_cast<const void*>(&from[d]) : &narrow;
+        std::memcpy(pool_.data() + (at + d) * bytes, source, bytes);
+      }
+    }
+  }
+
+  AttentionShape shape_;
+  std::vector<float> keys_;  // [entries, kv_heads, head_dim], as stored
+  std::vector<float> values_;
+  std::vector<int32_t> free_pages_;
+  int32_t used_ = 0;
+  std::vector<int32_t> page_ids_;
+  std::vector<uint8_t> pool_;
+  Tensor kv_;
+};
+
+}  // namespace catserve::testing

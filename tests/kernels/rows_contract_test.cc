@@ -1,0 +1,194 @@
+// Operations on rows against double precision: gathering, norms, products, gates.
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+
+#include "tests/kernels/device.h"
+
+namespace catserve {
+namespace {
+
+using testing::HostMatrix;
+using testing::OnEveryBackend;
+using testing::Random;
+using testing::Tensor;
+
+constexpr DType kFloatTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
+
+class GatherContract : public OnEveryBackend {};
+class RmsNormContract : public OnEveryBackend {};
+class MatMulContract : public OnEveryBackend {};
+class SiluGateContract : public OnEveryBackend {};
+
+TEST_P(GatherContract, CopiesTheNamedRowsOfEveryTableAndDType) {
+  Random random(1);
+  const int64_t width = 37;
+  std::vector<HostMatrix> hosts;
+  std::vector<std::unique_ptr<Buffer>> buffers;
+  std::vector<TensorView> tables;
+  for (const DType dtype : kFloatTypes) {
+    HostMatrix& host = hosts.emplace_back(dtype, 9, width, random.Normal(9 * width));
+    buffers.push_back(backend_->Upload(host.view()).value());
+    tables.emplace_back(buffers.back()->data(), dtype, std::initializer_list<int64_t>{9, width});
+  }
+  Tensor history(*backend_, DType::kI32, {4});
+  const int32_t ids[] = {8, 0, 3, 5};
+  history.Write(ids, sizeof(ids));
+  const GatherRow rows[] = {{0, 2, false}, {1, 8, false}, {2, 0, false}, {1, 3, true}, {0, 0, true}};
+  Tensor out(*backend_, {5, width});
+  backend_->Gather(out, tables, history, rows);
+  const std::vector<float> got = out.Read();
+  for (int64_t i = 0; i < 5; ++i) {
+    const int64_t index = rows[i].via_history ? ids[rows[i].index] : rows[i].index;
+    for (int64_t d = 0; d < width; ++d) {
+      EXPECT_EQ(got[i * width + d], hosts[rows[i].table].values[index * width + d]) << i << ' ' << d;
+    }
+  }
+}
+
+TEST_P(GatherContract, TakesAnEmptyListOfRows) {
+  Tensor out(*backend_, {0, 4});
+  backend_->Gather(out, {}, TensorView(), {});
+}
+
+TEST_P(RmsNormContract, MatchesDoublePrecisionOnRaggedWidths) {
+  for (const int64_t n : {1, 2, 7, 8, 9, 31, 128, 1537}) {
+    Random random(static_cast<uint32_t>(n));
+    const std::vector<float> x = random.Normal(3 * n, 5.0f);
+    const std::vector<float> weight = random.Normal(n);
+    Tensor out(*backend_, {3, n});
+    backend_->RmsNorm(out, Tensor(*backend_, {3, n}, x), Tensor(*backend_, {n}, weight), 1e-5f);
+    const std::vector<float> got = out.Read();
+    for (int64_t i = 0; i < 3; ++i) {
+      double squares = 0;
+      for (int64_t d = 0; d < n; ++d) squares += std::pow(static_cast<double>(x[i * n + d]), 2);
+      const double scale = 1 / std::sqrt(squares / n + 1e-5);
+      for (int64_t d = 0; d < n; ++d) {
+        const double want = weight[d] * x[i * n + d] * scale;
+        ASSERT_NEAR(got[i * n + d], want, 1e-6 * std::abs(want) + 1e-9) << n << ' ' << i << ' ' << d;
+      }
+    }
+  }
+}
+
+TEST_P(RmsNormContract, WorksInPlaceAndOnAColumnBlock) {
+  Random random(2);
+  const std::vector<float> values = random.Normal(4 * 20);
+  Tensor weight(*backend_, {12}, random.Normal(12));
+  Tensor wide(*backend_, {4, 20}, values);
+  Tensor apart(*backend_, {4, 12});
+  backend_->RmsNorm(apart, wide.view().Columns(5, 12), weight, 1e-6f);
+  backend_->RmsNorm(wide.view().Columns(5, 12), wide.view().Columns(5, 12), weight, 1e-6f);
+  const std::vector<float> want = apart.Read();
+  const std::vector<float> got = wide.Read();
+  for (int64_t i = 0; i < 4; ++i) {
+    for (int64_t d = 0; d < 20; ++d) {
+      const bool inside = d >= 5 && d < 17;
+      EXPECT_EQ(got[i * 20 + d], inside ? want[i * 12 + d - 5] : values[i * 20 + d]);
+    }
+  }
+}
+
+TEST_P(RmsNormContract, OfZerosIsZero) {
+  Tensor x(*backend_, {1, 6}, std::vector<float>(6, 0.0f));
+  backend_->RmsNorm(x, x, Tensor(*backend_, {6}, std::vector<float>(6, 2.0f)), 1e-5f);
+  EXPECT_EQ(x.Read(), std::vector<float>(6, 0.0f));
+}
+
+// [rows, in, out] and the weights' dtype.
+void CheckMatMul(Backend& backend, DType dtype, int64_t rows, int64_t in, int64_t out_features) {
+  SCOPED_TRACE(::testing::Message() << Name(dtype) << ' ' << rows << 'x' << in << 'x'
+                                    << out_features);
+  Random random(static_cast<uint32_t>(rows * 7919 + in * 31 + out_features));
+  HostMatrix w(dtype, out_features, in, random.Normal(out_features * in));
+  const std::vector<float> x = random.Normal(rows * in);
+  const std::vector<float> before = random.Normal(rows * out_features);
+  auto packed = backend.Pack(w.view()).value();
+  EXPECT_EQ(packed->out_features(), out_features);
+  EXPECT_EQ(packed->in_features(), in);
+  EXPECT_GE(packed->bytes(), out_features * in * (dtype == DType::kBF16 ? 2 : 4));
+  Tensor x_tensor(backend, {rows, in}, x);
+  Tensor set(backend, {rows, out_features});
+  Tensor added(backend, {rows, out_features}, before);
+  backend.MatMul(set, x_tensor, *packed, /*add=*/false);
+  backend.MatMul(added, x_tensor, *packed, /*add=*/true);
+  const std::vector<float> got = set.Read();
+  const std::vector<float> got_added = added.Read();
+  for (int64_t i = 0; i < rows * out_features; ++i) {
+    double want = 0, magnitude = 0;
+    for (int64_t k = 0; k < in; ++k) {
+      const double term = double{x[i / out_features * in + k]} * w.values[i % out_features * in + k];
+      want += term;
+      magnitude += std::abs(term);
+    }
+    const double tolerance = 1e-7 * magnitude * std::sqrt(static_cast<double>(in)) + 1e-30;
+    ASSERT_NEAR(got[i], want, tolerance) << i;
+    ASSERT_EQ(got_added[i], before[i] + got[i]) << i;
+  }
+}
+
+TEST_P(MatMulContract, MatchesDoublePrecisionOnRaggedShapes) {
+  for (const DType dtype : kFloatTypes) {
+    for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13}) CheckMatMul(*backend_, dtype, rows, 33, 51);
+    for (const int64_t in : {1, 2, 65, 300}) CheckMatMul(*backend_, dtype, 5, in, 16);
+    for (const int64_t out : {1, 15, 17, 64, 65, 129}) CheckMatMul(*backend_, dtype, 2, 40, out);
+    CheckMatMul(*backend_, dtype, 101, 24, 70);
+  }
+}
+
+TEST_P(MatMulContract, ReadsAndWritesColumnBlocks) {
+  Random random(4);
+  HostMatrix w(DType::kF32, 19, 10, random.Normal(190));
+  auto packed = backend_->Pack(w.view()).value();
+  const std::vector<float> wide_x = random.Normal(7 * 30);
+  Tensor x(*backend_, {7, 30}, wide_x);
+  Tensor out(*backend_, {7, 40}, std::vector<float>(7 * 40, -3.0f));
+  backend_->MatMul(out.view().Columns(11, 19), x.view().Columns(20, 10), *packed, false);
+  const std::vector<float> got = out.Read();
+  for (int64_t r = 0; r < 7; ++r) {
+    for (int64_t c = 0; c < 40; ++c) {
+      double want = -3.0;
+      if (c >= 11 && c < 30) {
+        want = 0;
+        for (int64_t k = 0; k < 10; ++k) {
+          want += double{wide_x[r * 30 + 20 + k]} * w.values[(c - 11) * 10 + k];
+        }
+      }
+      ASSERT_NEAR(got[r * 40 + c], want, 1e-5) << r << ' ' << c;
+    }
+  }
+}
+
+TEST_P(MatMulContract, TheSourceOfAPackedMatrixMayChange) {
+  HostMatrix w(DType::kF32, 2, 2, {1, 2, 3, 4});
+  auto packed = backend_->Pack(w.view()).value();
+  std::fill(w.values.begin(), w.values.end(), 0.0f);
+  Tensor out(*backend_, {1, 2});
+  backend_->MatMul(out, Tensor(*backend_, {1, 2}, {1, 10}), *packed, false);
+  EXPECT_EQ(out.Read(), (std::vector<float>{21, 43}));
+}
+
+TEST_P(SiluGateContract, MatchesDoublePrecisionOverTheWholeRange) {
+  Random random(5);
+  for (const int64_t f : {1, 7, 8, 33, 256}) {
+    std::vector<float> x = random.Normal(3 * 2 * f, 8.0f);
+    x[0] = 200.0f;  // e^-x underflows
+    x[2 * f] = -200.0f;  // e^-x overflows
+    Tensor out(*backend_, {3, f});
+    backend_->SiluGate(out, Tensor(*backend_, {3, 2 * f}, x));
+    const std::vector<float> got = out.Read();
+    for (int64_t i = 0; i < 3 * f; ++i) {
+      const double gate = x[i / f * 2 * f + i % f];
+      const double want = gate / (1 + std::exp(-gate)) * x[i / f * 2 * f + f + i % f];
+      ASSERT_NEAR(got[i], want, 1e-6 * std::abs(want) + 1e-30) << f << ' ' << i;
+    }
+  }
+}
+
+CATSERVE_ON_EVERY_BACKEND(GatherContract);
+CATSERVE_ON_EVERY_BACKEND(RmsNormContract);
+CATSERVE_ON_EVERY_BACKEND(MatMulContract);
+CATSERVE_ON_EVERY_BACKEND(SiluGateContract);
+
+}  // namespace
+}  // namespace catserve
