@@ -1,0 +1,64 @@
+#include "tests/engine/model/golden.h"
+
+#include <fstream>
+#include <stdexcept>
+
+#include "engine/model/file.h"
+#include "engine/model/safetensors.h"
+#include "nlohmann/json.hpp"
+
+namespace catserve::testing {
+namespace {
+
+using nlohmann::json;
+
+std::map<std::string, std::vector<float>> ReadArrays(const std::string& path) {
+  const MappedFile file = MappedFile::Open(path).value();
+  std::map<std::string, std::vector<float>> arrays;
+  const std::vector<TensorInfo> tensors = ParseSafetensors(file.bytes(), path).value();
+  for (const TensorInfo& info : tensors) {
+    const float* data = reinterpret_cast<const float*>(file.bytes().data() + info.begin);
+    arrays[info.name].assign(data, data + (info.end - info.begin) / sizeof(float));
+  }
+  return arrays;
+}
+
+}  // namespace
+
+std::string GoldenDirectory(const std::string& model) { return "tests/data/golden/" + model; }
+
+const GoldenCase& Golden::Case(const std::string& name) const {
+  for (const GoldenCase& golden : cases) {
+    if (golden.name == name) return golden;
+  }
+  throw std::out_of_range("no golden case " + name);
+}
+
+Golden LoadGolden(const std::string& model) {
+  Golden golden;
+  golden.arrays = ReadArrays(GoldenDirectory(model) + "/golden.safetensors");
+  std::ifstream in(GoldenDirectory(model) + "/golden.json");
+  const json document = json::parse(in);
+  for (const json& entry : document.at("cases")) {
+    const auto array = [&](const char* field) {
+      return entry.contains(field) ? golden.arrays.at(entry[field].get<std::string>())
+                                   : std::vector<float>();
+    };
+    GoldenCase c;
+    c.name = entry.at("name");
+    c.chunk_size = entry.at("chunk_size").is_null() ? 0 : entry["chunk_size"].get<int32_t>();
+    c.prompt = entry.at("prompt").get<std::vector<TokenId>>();
+    c.logits_last = array("logits_last");
+    c.logits_all = array("logits_all");
+    c.logits_end = array("logits_end");
+    c.fx = array("fx");
+    if (entry.contains("greedy")) {
+      c.greedy = entry["greedy"].get<std::vector<TokenId>>();
+      c.greedy_margins = entry["greedy_margins"].get<std::vector<float>>();
+    }
+    golden.cases.push_back(std::move(c));
+  }
+  return golden;
+}
+
+}  // namespace catserve::testing

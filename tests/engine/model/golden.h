@@ -1,0 +1,38 @@
+// The authors' golden data (tests/data/golden/README.md).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "engine/step.h"
+
+namespace catserve::testing {
+
+inline constexpr const char* kGoldenModels[] = {"adaptive-tiny", "fixed-tiny", "dense-tiny"};
+
+std::string GoldenDirectory(const std::string& model);
+
+struct GoldenCase {
+  std::string name;
+  int32_t chunk_size = 0;  // 0 for a dense model
+  std::vector<TokenId> prompt;
+  std::vector<float> logits_last;  // [vocab]
+  std::vector<float> logits_all;   // [length, vocab], or empty
+  std::vector<float> logits_end;   // [vocab], or empty
+  std::vector<float> fx;           // [floor(length / chunk_size), dim_fx], or empty
+  std::vector<TokenId> greedy;     // 40 tokens, or empty
+  std::vector<float> greedy_margins;
+};
+
+struct Golden {
+  std::vector<GoldenCase> cases;
+  std::map<std::string, std::vector<float>> arrays;  // golden.safetensors
+
+  const GoldenCase& Case(const std::string& name) const;  // throws if there is none
+};
+
+Golden LoadGolden(const std::string& model);  // throws on a damaged file
+
+}  // namespace catserve::testing
