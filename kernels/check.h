@@ -1,6 +1,7 @@
 // CATSERVE_CHECK(condition) << "what to do about it";
 //
-// For broken invariants only: prints file:line, the condition and the message, and aborts. What the world can cause (files, requests, memory) is an absl::Status instead.
+// For broken invariants only: prints file:line, the condition and the message, and aborts. What
+// the world can cause (files, requests, memory) is an absl::Status instead.
 #pragma once
 
 #include <cstdio>

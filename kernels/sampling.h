@@ -1,6 +1,6 @@
 // The exact rule by which a token is drawn: shared by every backend, so that equal logits give
-// equal tokens on all of them. Every step is an F32 operation rounded once (no contraction), or one on
-// integers. Ids outside [0, vocab_size) in any list are ignored.
+// equal tokens on all of them. Every step is an F32 operation rounded once (no contraction), or
+// one on integers. Ids outside [0, vocab_size) in any list are ignored.
 //
 //  1. z = logits, with NaN and -inf replaced by the lowest finite F32 and +inf by the largest.
 //  2. In this order: z += bias (each pair in turn); for every id seen in prompt or generated

@@ -34,8 +34,8 @@ void CheckPaged(Backend& backend, const AttentionShape& shape, std::vector<int32
   std::vector<AttentionRow> rows;
   for (const int32_t n : visible) rows.push_back({prefix_page, prefix, page, n - prefix});
   Tensor out(backend, {count, width});
-  backend.PagedAttention(out, Tensor(backend, {count, width}, q), SpecOf(shape), scene.layer(), rows,
-                         scene.page_ids());
+  const Tensor q_tensor(backend, {count, width}, q);
+  backend.PagedAttention(out, q_tensor, SpecOf(shape), scene.layer(), rows, scene.page_ids());
   const std::vector<float> got = out.Read();
   for (int64_t i = 0; i < count; ++i) {
     for (int32_t h = 0; h < shape.heads; ++h) {

@@ -34,14 +34,16 @@ TEST_P(GatherContract, CopiesTheNamedRowsOfEveryTableAndDType) {
   Tensor history(*backend_, DType::kI32, {4});
   const int32_t ids[] = {8, 0, 3, 5};
   history.Write(ids, sizeof(ids));
-  const GatherRow rows[] = {{0, 2, false}, {1, 8, false}, {2, 0, false}, {1, 3, true}, {0, 0, true}};
+  const GatherRow rows[] = {
+      {0, 2, false}, {1, 8, false}, {2, 0, false}, {1, 3, true}, {0, 0, true}};
   Tensor out(*backend_, {5, width});
   backend_->Gather(out, tables, history, rows);
   const std::vector<float> got = out.Read();
   for (int64_t i = 0; i < 5; ++i) {
     const int64_t index = rows[i].via_history ? ids[rows[i].index] : rows[i].index;
     for (int64_t d = 0; d < width; ++d) {
-      EXPECT_EQ(got[i * width + d], hosts[rows[i].table].values[index * width + d]) << i << ' ' << d;
+      const float want = hosts[rows[i].table].values[index * width + d];
+      EXPECT_EQ(got[i * width + d], want) << i << ' ' << d;
     }
   }
 }
@@ -65,7 +67,7 @@ TEST_P(RmsNormContract, MatchesDoublePrecisionOnRaggedWidths) {
       const double scale = 1 / std::sqrt(squares / n + 1e-5);
       for (int64_t d = 0; d < n; ++d) {
         const double want = weight[d] * x[i * n + d] * scale;
-        ASSERT_NEAR(got[i * n + d], want, 1e-6 * std::abs(want) + 1e-9) << n << ' ' << i << ' ' << d;
+        ASSERT_NEAR(got[i * n + d], want, 1e-6 * std::abs(want) + 1e-9) << n << ' ' << i;
       }
     }
   }
@@ -117,7 +119,8 @@ void CheckMatMul(Backend& backend, DType dtype, int64_t rows, int64_t in, int64_
   for (int64_t i = 0; i < rows * out_features; ++i) {
     double want = 0, magnitude = 0;
     for (int64_t k = 0; k < in; ++k) {
-      const double term = double{x[i / out_features * in + k]} * w.values[i % out_features * in + k];
+      const double weight = w.values[i % out_features * in + k];
+      const double term = x[i / out_features * in + k] * weight;
       want += term;
       magnitude += std::abs(term);
     }
@@ -129,7 +132,9 @@ void CheckMatMul(Backend& backend, DType dtype, int64_t rows, int64_t in, int64_
 
 TEST_P(MatMulContract, MatchesDoublePrecisionOnRaggedShapes) {
   for (const DType dtype : kFloatTypes) {
-    for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13}) CheckMatMul(*backend_, dtype, rows, 33, 51);
+    for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13}) {
+      CheckMatMul(*backend_, dtype, rows, 33, 51);
+    }
     for (const int64_t in : {1, 2, 65, 300}) CheckMatMul(*backend_, dtype, 5, in, 16);
     for (const int64_t out : {1, 15, 17, 64, 65, 129}) CheckMatMul(*backend_, dtype, 2, 40, out);
     CheckMatMul(*backend_, dtype, 101, 24, 70);

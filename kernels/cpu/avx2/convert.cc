@@ -1,0 +1,60 @@
+#include "kernels/cpu/avx2/functions.h"
+#include "kernels/cpu/avx2/simd.h"
+
+namespace catserve::cpu::avx2 {
+namespace {
+
+constexpr int kNearestEven = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
+__m128i NarrowBF16(__m256 value) {
+  const __m256i bits = _mm256_castps_si256(value);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i bias = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+  const __m256i rounded = _mm256_add_epi32(bits, bias);
+  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
+  const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+  return _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+}
+
+__m128i Narrow8(__m256 value, DType dtype) {
+  return dtype == DType::kBF16 ? NarrowBF16(value) : _mm256_cvtps_ph(value, kNearestEven);
+}
+
+__m256 Widen8(__m128i bits, DType dtype) {
+  return dtype == DType::kBF16 ? WidenBF16(bits) : _mm256_cvtph_ps(bits);
+}
+
+}  // namespace
+
+void Widen(float* out, const void* in, DType dtype, int64_t n) {
+  if (dtype == DType::kF32) {
+    std::memcpy(out, in, static_cast<size_t>(n) * 4);
+    return;
+  }
+  const uint16_t* from = static_cast<const uint16_t*>(in);
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+    _mm256_storeu_ps(out + i, Widen8(bits, dtype));
+  }
+  if (i < n) StoreFirst(out + i, Widen8(LoadFirst16(from + i, n - i), dtype), n - i);
+}
+
+void Narrow(void* out, const float* in, DType dtype, int64_t n) {
+  if (dtype == DType::kF32) {
+    std::memcpy(out, in, static_cast<size_t>(n) * 4);
+    return;
+  }
+  uint16_t* to = static_cast<uint16_t*>(out);
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), Narrow8(Load(in + i), dtype));
+  }
+  if (i < n) {
+    const __m128i last = Narrow8(LoadFirst(in + i, n - i), dtype);
+    std::memcpy(to + i, &last, static_cast<size_t>(n - i) * 2);
+  }
+}
+
+}  // namespace catserve::cpu::avx2

@@ -1,0 +1,28 @@
+// Compiled for any x86-64: decides whether the rest of this folder may run.
+#include "kernels/cpu/ops.h"
+
+#include "kernels/cpu/avx2/functions.h"
+
+namespace catserve::cpu {
+
+const Ops* Avx2Ops() {
+  static constexpr Ops kOps = {
+      .description = "cpu avx2",
+      .widen = avx2::Widen,
+      .narrow = avx2::Narrow,
+      .rms_norm = avx2::RmsNorm,
+      .mat_mul = avx2::MatMul,
+      .silu_gate = avx2::SiluGate,
+      .rotate = avx2::Rotate,
+      .attend = avx2::Attend,
+      .clean_logits = avx2::CleanLogits,
+      .arg_max = avx2::ArgMax,
+      .sum_exp = avx2::SumExp,
+      .weigh = avx2::Weigh,
+  };
+  const bool runs = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+  return runs ? &kOps : nullptr;
+}
+
+}  // namespace catserve::cpu

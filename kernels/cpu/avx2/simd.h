@@ -1,0 +1,88 @@
+// Eight lanes at a time, bit for bit what kernels/cpu/math.h does one at a time.
+//
+// For files compiled for AVX2 only. Everything has internal linkage and nothing else with inline
+// functions is included: the linker must never pick a function built here for another file.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace catserve::cpu::avx2 {
+namespace {
+
+// All ones in the first n (0 to 8) lanes.
+inline __m256i FirstLanes(int64_t n) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
+}
+
+inline __m256 Load(const float* p) { return _mm256_loadu_ps(p); }
+
+inline __m256 WidenBF16(__m128i bits) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+
+inline __m256 Load(const uint16_t* bf16) {
+  return WidenBF16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bf16)));
+}
+
+// The first n lanes from memory, zeros in the others; no byte beyond them is read.
+inline __m256 LoadFirst(const float* p, int64_t n) { return _mm256_maskload_ps(p, FirstLanes(n)); }
+
+inline __m128i LoadFirst16(const void* p, int64_t n) {
+  uint16_t padded[8] = {};
+  std::memcpy(padded, p, static_cast<size_t>(n) * 2);
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(padded));
+}
+
+inline __m256 LoadFirst(const uint16_t* bf16, int64_t n) { return WidenBF16(LoadFirst16(bf16, n)); }
+
+inline void StoreFirst(float* p, __m256 value, int64_t n) {
+  _mm256_maskstore_ps(p, FirstLanes(n), value);
+}
+
+// ((a0 + a1) + (a2 + a3)) + ((a4 + a5) + (a6 + a7))
+inline float SumLanes(__m256 a) {
+  const __m128 pairs = _mm_hadd_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  const __m128 quads = _mm_hadd_ps(pairs, pairs);
+  return _mm_cvtss_f32(_mm_add_ss(quads, _mm_movehdup_ps(quads)));
+}
+
+inline float MaxLane(__m256 a) {
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+// 2^e for e from -126 to 127.
+inline __m256 PowerOfTwo(__m256i e) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e, _mm256_set1_epi32(127)), 23));
+}
+
+// max and min return their second operand for a NaN, as the comparisons of the scalar form do.
+inline __m256 Exp(__m256 x) {
+  const __m256 magic = _mm256_set1_ps(12582912.0f);
+  x = _mm256_max_ps(_mm256_set1_ps(-104.0f), x);
+  x = _mm256_min_ps(_mm256_set1_ps(89.0f), x);
+  const __m256 shifted = _mm256_fmadd_ps(x, _mm256_set1_ps(1.44269504f), magic);
+  const __m256 n = _mm256_sub_ps(shifted, magic);
+  __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-0.693359375f), x);
+  r = _mm256_fmadd_ps(n, _mm256_set1_ps(2.12194440e-4f), r);
+  __m256 p = _mm256_set1_ps(1.9875691500e-4f);
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.3981999507e-3f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3334519073e-3f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1665795894e-2f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
+  p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.0f));
+  const __m256i exponent =
+      _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(0x4b400000));
+  const __m256i half = _mm256_srai_epi32(exponent, 1);
+  p = _mm256_mul_ps(p, PowerOfTwo(half));
+  return _mm256_mul_ps(p, PowerOfTwo(_mm256_sub_epi32(exponent, half)));
+}
+
+}  // namespace
+}  // namespace catserve::cpu::avx2
