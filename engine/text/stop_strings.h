@@ -47,7 +47,7 @@ class StopMatcher {
     size_t matched = 0;            // bytes of `text` that the input so far ends with
     bool Advance(char byte);       // true when complete
   };
-  Output Finish(size_t longest, int index);
+  Output Finish(int winner);
 
   std::vector<Pattern> patterns_;
   bool include_stop_;
