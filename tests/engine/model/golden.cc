@@ -8,22 +8,19 @@
 #include "nlohmann/json.hpp"
 
 namespace catserve::testing {
-namespace {
-
 using nlohmann::json;
 
-std::map<std::string, std::vector<float>> ReadArrays(const std::string& path) {
+HostArrays ReadArrays(const std::string& path) {
   const MappedFile file = MappedFile::Open(path).value();
-  std::map<std::string, std::vector<float>> arrays;
   const std::vector<TensorInfo> tensors = ParseSafetensors(file.bytes(), path).value();
+  HostArrays arrays;
   for (const TensorInfo& info : tensors) {
     const float* data = reinterpret_cast<const float*>(file.bytes().data() + info.begin);
-    arrays[info.name].assign(data, data + (info.end - info.begin) / sizeof(float));
+    const size_t size = (info.end - info.begin) / sizeof(float);
+    arrays[info.name] = {info.shape, {data, data + size}};
   }
   return arrays;
 }
-
-}  // namespace
 
 std::string GoldenDirectory(const std::string& model) { return "tests/data/golden/" + model; }
 
@@ -41,7 +38,7 @@ Golden LoadGolden(const std::string& model) {
   const json document = json::parse(in);
   for (const json& entry : document.at("cases")) {
     const auto array = [&](const char* field) {
-      return entry.contains(field) ? golden.arrays.at(entry[field].get<std::string>())
+      return entry.contains(field) ? golden.arrays.at(entry[field].get<std::string>()).values
                                    : std::vector<float>();
     };
     GoldenCase c;

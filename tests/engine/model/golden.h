@@ -2,11 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
 #include "engine/step.h"
+#include "tests/engine/model/checkpoint_writer.h"
 
 namespace catserve::testing {
 
@@ -28,10 +28,13 @@ struct GoldenCase {
 
 struct Golden {
   std::vector<GoldenCase> cases;
-  std::map<std::string, std::vector<float>> arrays;  // golden.safetensors
+  HostArrays arrays;  // golden.safetensors
 
   const GoldenCase& Case(const std::string& name) const;  // throws if there is none
 };
+
+// All tensors of an F32 safetensors file; throws on a damaged file.
+HostArrays ReadArrays(const std::string& path);
 
 Golden LoadGolden(const std::string& model);  // throws on a damaged file
 
