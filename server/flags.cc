@@ -1,0 +1,138 @@
+#include "server/flags.h"
+
+#include "absl/flags/flag.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "server/command_line.h"
+
+ABSL_FLAG(std::string, model, "", "model directory: config.json, weights, tokenizer; required");
+ABSL_FLAG(std::string, listen_address, "127.0.0.1:8080",
+          "where gRPC listens, host:port; port 0 lets the system choose");
+ABSL_FLAG(std::string, metrics_address, "127.0.0.1:9090",
+          "where GET /metrics answers, host:port; empty: nowhere");
+ABSL_FLAG(std::string, port_file, "",
+          "write the chosen ports to this file once listening: listen_port=N, metrics_port=N");
+ABSL_FLAG(std::string, backend, "cpu", "cpu, cpu-reference or cuda");
+ABSL_FLAG(int32_t, threads, 0, "CPU worker threads, 0 to 1024; 0: one for each core");
+ABSL_FLAG(std::string, weight_dtype, "stored", "precision of weights: stored, F32 or BF16");
+ABSL_FLAG(std::string, kv_dtype, "F32", "precision of KV memory: F32 or BF16");
+ABSL_FLAG(int32_t, slots, 32, "sequences that run at once, 1 to 4096");
+ABSL_FLAG(int64_t, kv_memory_bytes, 0,
+          "KV memory, taken at start; 0: what the slots can use, at most a quarter of the memory");
+ABSL_FLAG(int32_t, queue_requests_max, 256, "requests that may wait, 0 to 1000000");
+ABSL_FLAG(int32_t, request_bytes_max, 4 << 20, "largest request message, 1024 to 268435456");
+ABSL_FLAG(int32_t, step_rows_max, 1024, "decoder rows of one step, 16 to 65536");
+ABSL_FLAG(std::string, default_budget, "auto",
+          "budget of a request that names none: auto or a chunk size the model offers");
+ABSL_FLAG(double, drain_seconds, 30, "how long running requests may go on after SIGTERM");
+ABSL_FLAG(double, keepalive_seconds, 30, "ping silent clients this often; 1 to 7200");
+
+namespace catserve {
+namespace {
+
+constexpr char kFolder[] = "server/flags.cc";
+
+absl::Status CheckRange(absl::string_view flag, double value, double low, double high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", flag, "=", value, " is out of range: ", low, " to ", high));
+}
+
+absl::Status CheckChoice(absl::string_view flag, absl::string_view value,
+                         std::initializer_list<absl::string_view> allowed) {
+  std::string names;
+  for (const absl::string_view name : allowed) {
+    if (name == value) return absl::OkStatus();
+    absl::StrAppend(&names, names.empty() ? "" : ", ", name);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", flag, "=", value, " is not known: use one of ", names));
+}
+
+absl::Status CheckAddress(absl::string_view flag, absl::string_view address) {
+  const size_t colon = address.rfind(':');
+  int32_t port = -1;
+  if (colon != absl::string_view::npos && colon > 0 &&
+      absl::SimpleAtoi(address.substr(colon + 1), &port) && port >= 0 && port <= 65535) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", address,
+                                                 " is no address: write host:port with a port from "
+                                                 "0 to 65535, for example 127.0.0.1:8080"));
+}
+
+absl::Status CheckRanges(const ServerOptions& options) {
+  const absl::Status checks[] = {
+      CheckAddress("listen_address", options.listen_address),
+      options.metrics_address.empty() ? absl::OkStatus()
+                                      : CheckAddress("metrics_address", options.metrics_address),
+      CheckChoice("backend", options.backend, {"cpu", "cpu-reference", "cuda"}),
+      CheckChoice("weight_dtype", options.weight_dtype, {"stored", "F32", "BF16"}),
+      CheckChoice("kv_dtype", options.kv_dtype, {"F32", "BF16"}),
+      CheckRange("threads", options.threads, 0, 1024),
+      CheckRange("slots", options.slots, 1, 4096),
+      CheckRange("kv_memory_bytes", static_cast<double>(options.kv_memory_bytes), 0, 1e15),
+      CheckRange("queue_requests_max", options.queue_requests_max, 0, 1e6),
+      CheckRange("request_bytes_max", options.request_bytes_max, 1024, 256 << 20),
+      CheckRange("step_rows_max", options.step_rows_max, 16, 65536),
+      CheckRange("drain_seconds", absl::ToDoubleSeconds(options.drain), 0, 86400),
+      CheckRange("keepalive_seconds", absl::ToDoubleSeconds(options.keepalive), 1, 7200),
+  };
+  for (const absl::Status& check : checks) {
+    if (!check.ok()) return check;
+  }
+  int32_t chunk_size = 0;
+  if (options.default_budget != "auto" &&
+      (!absl::SimpleAtoi(options.default_budget, &chunk_size) || chunk_size < 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("--default_budget=", options.default_budget,
+                                                   " is no budget: write auto or a chunk size"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ServerOptions> ReadServerFlags(const std::vector<std::string>& args) {
+  ServerOptions options;
+  if (args.size() == 1 && (args[0] == "--help" || args[0] == "-h")) {
+    options.help = true;
+    return options;
+  }
+  absl::StatusOr<std::vector<std::string>> others = ParseCommandLine(args, kFolder);
+  if (!others.ok()) return others.status();
+  if (!others->empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", others->front(), "\" is no flag: write --name=value; see --help"));
+  }
+  options.model_dir = absl::GetFlag(FLAGS_model);
+  options.listen_address = absl::GetFlag(FLAGS_listen_address);
+  options.metrics_address = absl::GetFlag(FLAGS_metrics_address);
+  options.port_file = absl::GetFlag(FLAGS_port_file);
+  options.backend = absl::GetFlag(FLAGS_backend);
+  options.threads = absl::GetFlag(FLAGS_threads);
+  options.weight_dtype = absl::GetFlag(FLAGS_weight_dtype);
+  options.kv_dtype = absl::GetFlag(FLAGS_kv_dtype);
+  options.slots = absl::GetFlag(FLAGS_slots);
+  options.kv_memory_bytes = absl::GetFlag(FLAGS_kv_memory_bytes);
+  options.queue_requests_max = absl::GetFlag(FLAGS_queue_requests_max);
+  options.request_bytes_max = absl::GetFlag(FLAGS_request_bytes_max);
+  options.step_rows_max = absl::GetFlag(FLAGS_step_rows_max);
+  options.default_budget = absl::GetFlag(FLAGS_default_budget);
+  options.drain = absl::Seconds(absl::GetFlag(FLAGS_drain_seconds));
+  options.keepalive = absl::Seconds(absl::GetFlag(FLAGS_keepalive_seconds));
+  if (options.model_dir.empty()) {
+    return absl::InvalidArgumentError("--model is missing: write --model=DIRECTORY");
+  }
+  if (const absl::Status ranges = CheckRanges(options); !ranges.ok()) return ranges;
+  return options;
+}
+
+std::string ServerHelp() {
+  return absl::StrCat(
+      "catserved serves one compressed-context language model over gRPC.\n\n"
+      "  catserved --model=DIRECTORY [--flag=value ...]\n\nFlags:\n",
+      DescribeFlags(kFolder));
+}
+
+}  // namespace catserve

@@ -1,0 +1,165 @@
+#include "server/generation_service.h"
+
+#include <span>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "engine/text/utf8.h"
+#include "server/generate_reply.h"
+#include "server/refusal.h"
+#include "server/request_reader.h"
+#include "server/score_reply.h"
+#include "server/token_stream.h"
+#include "server/wire.h"
+
+namespace catserve {
+namespace {
+
+absl::Time Deadline(const grpc::CallbackServerContext& context) {
+  const auto deadline = context.deadline();
+  return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture()
+                                                                  : absl::FromChrono(deadline);
+}
+
+}  // namespace
+
+GenerationService::Stream* GenerationService::StreamOrRefusal(grpc::CallbackServerContext* context,
+                                                              const char* method,
+                                                              absl::StatusOr<Stream*> stream) {
+  if (stream.ok()) return *stream;
+  AddPushback(*context, stream.status());
+  const grpc::Status status = ToGrpc(stream.status());
+  parts_.metrics->CountRequest(method, status.error_code());
+  return new Refusal(status);
+}
+
+GenerationService::Stream* GenerationService::Generate(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* message) {
+  return StreamOrRefusal(context, "Generate", StartGenerate(*context, *message));
+}
+
+GenerationService::Stream* GenerationService::Score(grpc::CallbackServerContext* context,
+                                                    const grpc::ByteBuffer* message) {
+  return StreamOrRefusal(context, "Score", StartScore(*context, *message));
+}
+
+absl::StatusOr<GenerationService::Stream*> GenerationService::StartGenerate(
+    grpc::CallbackServerContext& context, const grpc::ByteBuffer& bytes) {
+  const absl::Time received = absl::Now();
+  const absl::StatusOr<const ServedModel*> model = parts_.gate->Enter();
+  if (!model.ok()) return model.status();
+  const absl::StatusOr<v1::GenerateRequest> message = Parse<v1::GenerateRequest>(bytes);
+  if (!message.ok()) return message.status();
+  absl::StatusOr<ReadRequest> read = ReadGenerate(*message, **model);
+  if (!read.ok()) return read.status();
+  Request request = std::move(read->request);
+  request.deadline = Deadline(context);
+
+  GenerateReply::Options options;
+  options.request_id = read->id;
+  options.seed = request.sampling.seed;
+  options.logprobs = request.sampling.logprobs >= 0;
+  options.stop_ids = request.stop.stop_ids;
+  options.min_tokens = request.stop.min_tokens;
+  options.text = std::move(read->text);
+  TokenStream::Parts parts{(*model)->engine, parts_.delivery, parts_.live, read->id};
+  parts.reply = std::make_unique<GenerateReply>(**model, *parts_.metrics, std::move(options));
+  parts.meter = std::make_unique<RequestMeter>(*parts_.metrics, "Generate", received);
+  return TokenStream::Start(std::move(parts), std::move(request));
+}
+
+absl::StatusOr<GenerationService::Stream*> GenerationService::StartScore(
+    grpc::CallbackServerContext& context, const grpc::ByteBuffer& bytes) {
+  const absl::Time received = absl::Now();
+  const absl::StatusOr<const ServedModel*> model = parts_.gate->Enter();
+  if (!model.ok()) return model.status();
+  const absl::StatusOr<v1::ScoreRequest> message = Parse<v1::ScoreRequest>(bytes);
+  if (!message.ok()) return message.status();
+  absl::StatusOr<ReadRequest> read = ReadScore(*message, **model);
+  if (!read.ok()) return read.status();
+  Request request = std::move(read->request);
+  request.deadline = Deadline(context);
+
+  TokenStream::Parts parts{(*model)->engine, parts_.delivery, parts_.live, read->id};
+  parts.reply = std::make_unique<ScoreReply>(**model, read->id);
+  parts.meter = std::make_unique<RequestMeter>(*parts_.metrics, "Score", received);
+  return TokenStream::Start(std::move(parts), std::move(request));
+}
+
+grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
+                                                      const grpc::ByteBuffer* message,
+                                                      grpc::ByteBuffer* response) {
+  return Answer(context, "Tokenize", Tokens(*message), response, *parts_.metrics);
+}
+
+grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
+                                                        const grpc::ByteBuffer* message,
+                                                        grpc::ByteBuffer* response) {
+  return Answer(context, "Detokenize", Text(*message), response, *parts_.metrics);
+}
+
+grpc::ServerUnaryReactor* GenerationService::Abort(grpc::CallbackServerContext* context,
+                                                   const grpc::ByteBuffer* message,
+                                                   grpc::ByteBuffer* response) {
+  return Answer(context, "Abort", EndRequest(*message), response, *parts_.metrics);
+}
+
+absl::StatusOr<v1::TokenizeResponse> GenerationService::Tokens(
+    const grpc::ByteBuffer& bytes) const {
+  const absl::StatusOr<const ServedModel*> model = parts_.gate->Model();
+  if (!model.ok()) return model.status();
+  const absl::StatusOr<v1::TokenizeRequest> message = Parse<v1::TokenizeRequest>(bytes);
+  if (!message.ok()) return message.status();
+  const absl::StatusOr<std::vector<TokenId>> ids =
+      EncodeText(message->text(), message->add_bos(), message->parse_special(), **model);
+  if (absl::IsInvalidArgument(ids.status())) {
+    return absl::InvalidArgumentError(absl::StrCat("text: ", ids.status().message()));
+  }
+  if (!ids.ok()) return ids.status();
+  v1::TokenizeResponse response;
+  response.mutable_token_ids()->Add(ids->begin(), ids->end());
+  return response;
+}
+
+absl::StatusOr<v1::DetokenizeResponse> GenerationService::Text(
+    const grpc::ByteBuffer& bytes) const {
+  const absl::StatusOr<const ServedModel*> model = parts_.gate->Model();
+  if (!model.ok()) return model.status();
+  const absl::StatusOr<v1::DetokenizeRequest> message = Parse<v1::DetokenizeRequest>(bytes);
+  if (!message.ok()) return message.status();
+  const absl::StatusOr<const Tokenizer*> tokenizer = RequireTokenizer(**model);
+  if (!tokenizer.ok()) return tokenizer.status();
+  if (message->token_ids_size() > kDetokenizeIdsMax) {
+    return absl::InvalidArgumentError(absl::StrCat("token_ids has ", message->token_ids_size(),
+                                                   " ids; allowed: at most ", kDetokenizeIdsMax));
+  }
+  for (const TokenId id : message->token_ids()) {
+    if (!(*tokenizer)->Valid(id)) {
+      return absl::InvalidArgumentError(absl::StrCat("token_ids: token id ", id,
+                                                     " is not in the vocabulary; allowed: 0 to ",
+                                                     (*tokenizer)->info().vocab_size - 1));
+    }
+  }
+  v1::DetokenizeResponse response;
+  response.set_text_bytes((*tokenizer)
+                              ->Decode(std::span<const TokenId>(message->token_ids().data(),
+                                                                message->token_ids_size())));
+  response.set_text(ReplaceInvalidUtf8(response.text_bytes()));
+  return response;
+}
+
+absl::StatusOr<v1::AbortResponse> GenerationService::EndRequest(
+    const grpc::ByteBuffer& bytes) const {
+  const absl::StatusOr<v1::AbortRequest> message = Parse<v1::AbortRequest>(bytes);
+  if (!message.ok()) return message.status();
+  if (auto status = CheckRequestId(message->request_id()); !status.ok()) return status;
+  const std::shared_ptr<TokenStream> stream = parts_.live->Find(message->request_id());
+  if (stream != nullptr) stream->Abort();
+  v1::AbortResponse response;
+  response.set_found(stream != nullptr);
+  return response;
+}
+
+}  // namespace catserve

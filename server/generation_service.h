@@ -1,0 +1,64 @@
+// catserve.v1.Generation.
+#pragma once
+
+#include <memory>
+
+#include "catserve/v1/generation.grpc.pb.h"
+#include "server/delivery.h"
+#include "server/live_requests.h"
+#include "server/metrics.h"
+#include "server/served_model.h"
+
+namespace catserve {
+
+using RawGenerationService = v1::Generation::WithRawCallbackMethod_Generate<
+    v1::Generation::WithRawCallbackMethod_Score<v1::Generation::WithRawCallbackMethod_Tokenize<
+        v1::Generation::WithRawCallbackMethod_Detokenize<
+            v1::Generation::WithRawCallbackMethod_Abort<v1::Generation::Service>>>>>;
+
+inline constexpr int32_t kDetokenizeIdsMax = 65536;  // in one call
+
+// Reads messages and submits requests on gRPC's callback threads; what follows is TokenStream's.
+class GenerationService final : public RawGenerationService {
+ public:
+  struct Parts {  // all outlive the service
+    const Gate* gate = nullptr;
+    Delivery* delivery = nullptr;
+    LiveRequests* live = nullptr;
+    Metrics* metrics = nullptr;
+  };
+  explicit GenerationService(Parts parts) : parts_(parts) {}
+
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* message) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Score(grpc::CallbackServerContext* context,
+                                                    const grpc::ByteBuffer* message) override;
+  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
+                                     const grpc::ByteBuffer* message,
+                                     grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
+                                       const grpc::ByteBuffer* message,
+                                       grpc::ByteBuffer* response) override;
+  // Any caller that knows a request's id may end it.
+  grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* context,
+                                  const grpc::ByteBuffer* message,
+                                  grpc::ByteBuffer* response) override;
+
+ private:
+  using Stream = grpc::ServerWriteReactor<grpc::ByteBuffer>;
+
+  absl::StatusOr<Stream*> StartGenerate(grpc::CallbackServerContext& context,
+                                        const grpc::ByteBuffer& message);
+  absl::StatusOr<Stream*> StartScore(grpc::CallbackServerContext& context,
+                                     const grpc::ByteBuffer& message);
+  Stream* StreamOrRefusal(grpc::CallbackServerContext* context, const char* method,
+                          absl::StatusOr<Stream*> stream);
+
+  absl::StatusOr<v1::TokenizeResponse> Tokens(const grpc::ByteBuffer& message) const;
+  absl::StatusOr<v1::DetokenizeResponse> Text(const grpc::ByteBuffer& message) const;
+  absl::StatusOr<v1::AbortResponse> EndRequest(const grpc::ByteBuffer& message) const;
+
+  const Parts parts_;
+};
+
+}  // namespace catserve

@@ -1,0 +1,37 @@
+#include "server/live_requests.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace catserve {
+
+absl::Status LiveRequests::Add(const std::string& id, const std::shared_ptr<TokenStream>& stream) {
+  absl::MutexLock lock(&mutex_);
+  if (streams_.size() >= requests_max_) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(requests_max_, " requests are live, their readers are slow; try again later"));
+  }
+  if (!streams_.emplace(id, stream).second) {
+    return absl::AlreadyExistsError(absl::StrCat(
+        "request_id \"", id, "\" belongs to a live request; use another one or wait for its end"));
+  }
+  return absl::OkStatus();
+}
+
+void LiveRequests::Remove(const std::string& id) {
+  absl::MutexLock lock(&mutex_);
+  streams_.erase(id);
+}
+
+std::shared_ptr<TokenStream> LiveRequests::Find(const std::string& id) const {
+  absl::MutexLock lock(&mutex_);
+  const auto it = streams_.find(id);
+  return it == streams_.end() ? nullptr : it->second.lock();
+}
+
+bool LiveRequests::WaitUntilEmpty(absl::Time deadline) const {
+  const auto empty = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return streams_.empty(); };
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithDeadline(absl::Condition(&empty), deadline);
+}
+
+}  // namespace catserve

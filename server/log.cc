@@ -1,0 +1,57 @@
+#include "server/log.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
+namespace catserve {
+namespace {
+
+bool IsPlain(absl::string_view value) {
+  return !value.empty() && std::all_of(value.begin(), value.end(), [](char c) {
+    return absl::ascii_isgraph(c) && c != '"' && c != '=' && c != '\\';
+  });
+}
+
+void Write(absl::string_view severity, absl::string_view event,
+           std::initializer_list<LogField> fields) {
+  const std::string time =
+      absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
+  const std::string line =
+      absl::StrCat("time=", time, " ", FormatLogLine(severity, event, fields), "\n");
+  // One call, so that lines of several threads do not mix. A log that cannot be written is lost.
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
+}
+
+}  // namespace
+
+std::string FormatLogLine(absl::string_view severity, absl::string_view event,
+                          std::initializer_list<LogField> fields) {
+  std::string line = absl::StrCat("level=", severity, " event=", event);
+  for (const LogField& field : fields) {
+    absl::StrAppend(&line, " ", field.key, "=");
+    if (IsPlain(field.value)) {
+      line += field.value;
+    } else {
+      absl::StrAppend(&line, "\"", absl::Utf8SafeCEscape(field.value), "\"");
+    }
+  }
+  return line;
+}
+
+void LogInfo(absl::string_view event, std::initializer_list<LogField> fields) {
+  Write("info", event, fields);
+}
+void LogWarning(absl::string_view event, std::initializer_list<LogField> fields) {
+  Write("warning", event, fields);
+}
+void LogError(absl::string_view event, std::initializer_list<LogField> fields) {
+  Write("error", event, fields);
+}
+
+}  // namespace catserve

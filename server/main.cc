@@ -1,0 +1,193 @@
+// catserved: wires backend, model, engine and services together, and drains them on SIGTERM.
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "engine/admission.h"
+#include "engine/engine.h"
+#include "engine/model/model.h"
+#include "engine/model/model_executor.h"
+#include "engine/text/tokenizer.h"
+#include "google/protobuf/stubs/logging.h"
+#include "kernels/backend_factory.h"
+#include "server/flags.h"
+#include "server/grpc_server.h"
+#include "server/kv_size.h"
+#include "server/log.h"
+#include "server/port_file.h"
+#include "server/signals.h"
+
+namespace catserve {
+namespace {
+
+constexpr int kExitFailure = 1;
+constexpr int kExitBadFlags = 2;
+
+// What a served model stands on, in order of construction.
+struct House {
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<ModelExecutor> executor;
+  std::unique_ptr<Engine> engine;
+};
+
+struct StopRequest {
+  std::atomic<bool> serving = false;
+  absl::Notification received;
+};
+
+ModelOptions ReadModelOptions(const ServerOptions& options) {
+  ModelOptions model;
+  if (options.weight_dtype == "F32") model.weight_type = WeightType::kF32;
+  if (options.weight_dtype == "BF16") model.weight_type = WeightType::kBF16;
+  return model;
+}
+
+// The tokenizer, or why text cannot be served; other errors than its absence are fatal.
+absl::Status LoadTokenizer(const ServerOptions& options, ServedModel& served) {
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(options.model_dir);
+  if (tokenizer.ok()) {
+    served.tokenizer = *std::move(tokenizer);
+    const int32_t model_size = served.description.geometry.vocab_size;
+    if (served.tokenizer->info().vocab_size <= model_size) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat(
+        options.model_dir, ": the tokenizer has ", served.tokenizer->info().vocab_size,
+        " ids, the model only ", model_size, "; use the tokenizer the model was trained with"));
+  }
+  if (!absl::IsNotFound(tokenizer.status())) return tokenizer.status();
+  served.tokenizer_missing = absl::FailedPreconditionError(absl::StrCat(
+      "the model directory has no tokenizer (tokenizer.json, or vocab.json and merges.txt): send "
+      "token_ids, without stop strings"));
+  LogWarning("no_tokenizer", {{"model", options.model_dir}, {"effect", "token ids only"}});
+  return absl::OkStatus();
+}
+
+absl::Status LoadModel(const ServerOptions& options, House& house, ServedModel& served) {
+  absl::StatusOr<std::unique_ptr<Backend>> backend = MakeBackend(options.backend, options.threads);
+  if (!backend.ok()) return backend.status();
+  house.backend = *std::move(backend);
+  absl::StatusOr<std::unique_ptr<Model>> model =
+      Model::Load(options.model_dir, *house.backend, ReadModelOptions(options));
+  if (!model.ok()) return model.status();
+  house.model = *std::move(model);
+  for (const std::string& warning : house.model->warnings()) {
+    LogWarning("model", {{"warning", warning}});
+  }
+  const DType kv_dtype = options.kv_dtype == "BF16" ? DType::kBF16 : DType::kF32;
+  served.description = house.model->Describe(kv_dtype);
+  served.engine_name = house.backend->Description();
+  if (absl::Status status = LoadTokenizer(options, served); !status.ok()) return status;
+  absl::StatusOr<ModelCard> card = LoadModelCard(options.model_dir);
+  if (!card.ok()) return card.status();
+  served.card = *std::move(card);
+  const std::filesystem::path directory = std::filesystem::path(options.model_dir) / "";
+  served.name =
+      served.card.name.empty() ? directory.parent_path().filename().string() : served.card.name;
+  const ModelGeometry& geometry = served.description.geometry;
+  absl::StatusOr<Budget> budget = ReadDefaultBudget(options.default_budget, geometry);
+  if (!budget.ok()) return budget.status();
+  served.default_budget = *budget;
+  return absl::OkStatus();
+}
+
+absl::Status StartEngine(const ServerOptions& options, House& house, ServedModel& served) {
+  const ModelGeometry& geometry = served.description.geometry;
+  const absl::StatusOr<int64_t> pages =
+      KvPages(geometry, options.kv_memory_bytes, options.slots, MachineBytes());
+  if (!pages.ok()) return pages.status();
+  EngineOptions engine;
+  engine.slots = options.slots;
+  engine.queue_requests_max = options.queue_requests_max;
+  engine.kv_pages = *pages;
+  engine.step_rows_max = options.step_rows_max;
+  if (absl::Status status = ValidateOptions(geometry, engine); !status.ok()) return status;
+
+  ExecutorOptions executor;
+  executor.slots = options.slots;
+  executor.kv_pages = *pages;
+  executor.kv_dtype = options.kv_dtype == "BF16" ? DType::kBF16 : DType::kF32;
+  executor.step_rows_max = options.step_rows_max;
+  absl::StatusOr<std::unique_ptr<ModelExecutor>> made =
+      ModelExecutor::Create(*house.model, *house.backend, executor);
+  if (!made.ok()) return made.status();
+  house.executor = *std::move(made);
+  house.engine = std::make_unique<Engine>(geometry, *house.executor, engine);
+  served.engine = house.engine.get();
+  LogInfo("model_loaded", {{"name", served.name},
+                           {"kind", served.description.kind},
+                           {"parameters", served.description.parameters},
+                           {"weight_dtype", served.description.weight_dtype},
+                           {"kv_dtype", served.description.kv_dtype},
+                           {"engine", served.engine_name},
+                           {"slots", options.slots},
+                           {"kv_pages", *pages},
+                           {"kv_bytes", *pages * kPageEntries * geometry.bytes_per_entry},
+                           {"full_context_sequences", FullContextSequences(geometry, *pages)}});
+  return absl::OkStatus();
+}
+
+absl::Status Run(const ServerOptions& options) {
+  const auto stop = std::make_shared<StopRequest>();  // outlives the signals' thread
+  WatchSignals([stop](int signal) {
+    LogInfo("signal", {{"number", signal}, {"then", stop->serving ? "drain" : "exit"}});
+    if (!stop->serving) _exit(0);  // nothing runs yet
+    stop->received.Notify();
+  });
+  absl::StatusOr<std::unique_ptr<Metrics>> metrics = Metrics::Create(options.metrics_address);
+  if (!metrics.ok()) return metrics.status();
+  House house;  // outlives the server
+  absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(options, **metrics);
+  if (!server.ok()) return server.status();
+  LogInfo("listening", {{"address", options.listen_address},
+                        {"port", (*server)->port()},
+                        {"metrics_port", (*metrics)->port()}});
+  if (!options.port_file.empty()) {
+    absl::Status status = WritePortFile(options.port_file, (*server)->port(), (*metrics)->port());
+    if (!status.ok()) return status;
+  }
+  auto served = std::make_unique<ServedModel>();
+  const absl::Time start = absl::Now();
+  if (absl::Status status = LoadModel(options, house, *served); !status.ok()) return status;
+  if (absl::Status status = StartEngine(options, house, *served); !status.ok()) return status;
+  (*server)->Serve(std::move(served));
+  stop->serving = true;
+  LogInfo("serving", {{"load_seconds", absl::ToDoubleSeconds(absl::Now() - start)}});
+  stop->received.WaitForNotification();
+  (*server)->Drain(options.drain);
+  LogInfo("stopped");
+  return absl::OkStatus();
+}
+
+int Main(const std::vector<std::string>& args) {
+  const absl::StatusOr<ServerOptions> options = ReadServerFlags(args);
+  if (!options.ok()) {
+    std::fprintf(stderr, "catserved: %s\n", std::string(options.status().message()).c_str());
+    return kExitBadFlags;
+  }
+  if (options->help) {
+    std::fputs(ServerHelp().c_str(), stdout);
+    return 0;
+  }
+  // Clients learn of damaged messages from their status; they do not get to fill the log.
+  google::protobuf::SetLogHandler(nullptr);
+  const absl::Status status = Run(*options);
+  if (status.ok()) return 0;
+  LogError("cannot_serve", {{"reason", std::string(status.message())}});
+  return absl::IsInvalidArgument(status) ? kExitBadFlags : kExitFailure;
+}
+
+}  // namespace
+}  // namespace catserve
+
+int main(int argc, char** argv) {
+  return catserve::Main(std::vector<std::string>(argv + 1, argv + argc));
+}

@@ -1,0 +1,95 @@
+#include "server/model_service.h"
+
+#include "server/dial.h"
+#include "server/refusal.h"
+#include "server/usage.h"
+
+namespace catserve {
+namespace {
+
+void FillBudget(const Budget& budget, v1::Budget& out) {
+  if (budget.automatic) {
+    out.mutable_auto_()->set_chunk_size_min(budget.chunk_size_min);
+    out.mutable_auto_()->set_chunk_size_max(budget.chunk_size_max);
+  } else if (budget.chunk_size > 0) {
+    out.set_chunk_size(budget.chunk_size);
+  }
+}
+
+void FillVocabulary(const ServedModel& model, v1::GetModelResponse& out) {
+  out.set_vocabulary_size(model.description.geometry.vocab_size);
+  if (model.tokenizer == nullptr) return;
+  const TokenizerInfo& info = model.tokenizer->info();
+  if (info.bos_id >= 0) out.set_bos_token_id(info.bos_id);
+  if (info.eos_id >= 0) out.set_eos_token_id(info.eos_id);
+}
+
+void FillDial(const ServedModel& model, v1::GetModelResponse& out) {
+  const ModelGeometry& geometry = model.description.geometry;
+  const double dense = DenseDecodeOperations(model);
+  for (const int32_t chunk_size : geometry.chunk_sizes) {
+    v1::ChunkSizeInfo& info = *out.add_chunk_sizes();
+    info.set_chunk_size(chunk_size);
+    info.set_kv_bytes_per_1000_tokens(KvBytesPer1000Tokens(geometry, chunk_size));
+    info.set_relative_decode_cost(DecodeOperations(model.description, chunk_size) / dense);
+    const auto quality = model.card.heldout_bits_per_byte.find(chunk_size);
+    if (quality != model.card.heldout_bits_per_byte.end()) {
+      info.set_heldout_bits_per_byte(quality->second);
+    }
+  }
+}
+
+absl::StatusOr<v1::GetLoadResponse> DescribeLoad(const Gate& gate) {
+  const absl::StatusOr<const ServedModel*> model = gate.Model();
+  if (!model.ok()) return model.status();
+  const EngineLoad load = (*model)->engine->Load();
+  v1::GetLoadResponse out;
+  out.set_running_requests(load.running);
+  out.set_waiting_requests(load.waiting);
+  out.set_kv_pages_used(load.kv_pages_used);
+  out.set_kv_pages_total(load.kv_pages_total);
+  out.set_kv_bytes_total(load.kv_pages_total * kPageEntries *
+                         (*model)->description.geometry.bytes_per_entry);
+  out.set_draining(gate.state() == Gate::State::kDraining);
+  return out;
+}
+
+}  // namespace
+
+v1::GetModelResponse DescribeModel(const ServedModel& model) {
+  const ModelDescription& description = model.description;
+  v1::GetModelResponse out;
+  out.set_name(model.name);
+  out.set_kind(description.kind);
+  out.set_parameters(description.parameters);
+  out.set_weight_dtype(description.weight_dtype);
+  out.set_kv_dtype(description.kv_dtype);
+  out.set_context_limit(description.geometry.block_size);
+  FillVocabulary(model, out);
+  FillDial(model, out);
+  FillBudget(model.default_budget, *out.mutable_default_budget());
+  out.set_kv_bytes_per_entry(description.geometry.bytes_per_entry);
+  out.set_dense_twin_kv_bytes_per_1000_tokens(1000.0 *
+                                              static_cast<double>(DenseTwinBytesPerEntry(model)));
+  out.set_dense_same_width_kv_bytes_per_1000_tokens(
+      1000.0 * static_cast<double>(description.geometry.bytes_per_entry));
+  out.set_engine(model.engine_name);
+  return out;
+}
+
+grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* context,
+                                                 const grpc::ByteBuffer*,
+                                                 grpc::ByteBuffer* response) {
+  const absl::StatusOr<const ServedModel*> model = gate_.Model();
+  const absl::StatusOr<v1::GetModelResponse> answer =
+      model.ok() ? absl::StatusOr<v1::GetModelResponse>(DescribeModel(**model)) : model.status();
+  return Answer(context, "GetModel", answer, response, metrics_);
+}
+
+grpc::ServerUnaryReactor* ModelService::GetLoad(grpc::CallbackServerContext* context,
+                                                const grpc::ByteBuffer*,
+                                                grpc::ByteBuffer* response) {
+  return Answer(context, "GetLoad", DescribeLoad(gate_), response, metrics_);
+}
+
+}  // namespace catserve

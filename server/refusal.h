@@ -1,0 +1,43 @@
+// Calls that end at once, with an answer or an error.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "grpcpp/server_context.h"
+#include "grpcpp/support/server_callback.h"
+#include "server/metrics.h"
+#include "server/status.h"
+#include "server/wire.h"
+
+namespace catserve {
+
+// When to try again after RESOURCE_EXHAUSTED, as gRPC's retry policies read it.
+inline constexpr char kPushbackHeader[] = "grpc-retry-pushback-ms";
+inline constexpr char kPushbackMs[] = "1000";
+
+inline void AddPushback(grpc::CallbackServerContext& context, const absl::Status& status) {
+  if (absl::IsResourceExhausted(status)) context.AddTrailingMetadata(kPushbackHeader, kPushbackMs);
+}
+
+// A stream that says nothing but its status. Deletes itself.
+class Refusal final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
+ public:
+  explicit Refusal(const grpc::Status& status) { Finish(status); }
+
+ private:
+  void OnDone() override { delete this; }
+};
+
+// Ends a unary call and counts it. `result` is an absl::StatusOr of the response message.
+template <typename Result>
+grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, const char* method,
+                                 const Result& result, grpc::ByteBuffer* response,
+                                 Metrics& metrics) {
+  const grpc::Status status = ToGrpc(result.status());
+  if (status.ok()) *response = SerializeBytes(*result);
+  metrics.CountRequest(method, status.error_code());
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(status);
+  return reactor;
+}
+
+}  // namespace catserve

@@ -1,0 +1,59 @@
+// Everything the services answer from, and whether they may answer yet.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "engine/model_description.h"
+#include "engine/schedule/request.h"
+#include "engine/text/tokenizer.h"
+#include "server/model_card.h"
+
+namespace catserve {
+
+// Immutable once served; lives until the server is stopped.
+struct ServedModel {
+  Engine* engine = nullptr;  // outlives the server
+  ModelDescription description;
+  std::string name;                            // the card's, else the directory's
+  std::string engine_name;                     // for example "cpu avx2, 2 threads"
+  std::shared_ptr<const Tokenizer> tokenizer;  // null: the model directory has none
+  absl::Status tokenizer_missing;              // FAILED_PRECONDITION that names the files, if so
+  ModelCard card;
+  Budget default_budget;  // of a request that names none
+};
+
+// The budget that `--default_budget` names: "auto" or a chunk size the model offers. Errors:
+// INVALID_ARGUMENT naming those offered.
+absl::StatusOr<Budget> ReadDefaultBudget(const std::string& text, const ModelGeometry& model);
+
+// The tokenizer of a served model. Errors: FAILED_PRECONDITION naming the files that are missing.
+absl::StatusOr<const Tokenizer*> RequireTokenizer(const ServedModel& model);
+
+// Loading, then serving, then draining: never back. Thread-safe, never waits.
+class Gate {
+ public:
+  enum class State { kLoading, kServing, kDraining };
+
+  State state() const { return state_.load(std::memory_order_acquire); }
+
+  // REQUIRES: not opened before.
+  void Open(std::unique_ptr<const ServedModel> model);
+  void Drain() { state_.store(State::kDraining, std::memory_order_release); }
+
+  // For new work. Errors: UNAVAILABLE while loading or draining.
+  absl::StatusOr<const ServedModel*> Enter() const;
+
+  // For questions about the model, also while draining. Errors: UNAVAILABLE while loading.
+  absl::StatusOr<const ServedModel*> Model() const;
+
+ private:
+  std::atomic<State> state_{State::kLoading};
+  std::unique_ptr<const ServedModel> model_;
+  std::atomic<const ServedModel*> published_{nullptr};
+};
+
+}  // namespace catserve

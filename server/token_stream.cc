@@ -1,0 +1,133 @@
+#include "server/token_stream.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+
+namespace catserve {
+
+absl::StatusOr<TokenStream*> TokenStream::Start(Parts parts, Request request) {
+  LiveRequests& live = *parts.live;
+  Engine& engine = *parts.engine;
+  const std::string id = parts.request_id;
+  std::shared_ptr<TokenStream> stream(new TokenStream(std::move(parts)));
+  if (absl::Status status = live.Add(id, stream); !status.ok()) return status;
+  stream->self_ = stream;
+  const absl::StatusOr<RequestKey> key =
+      engine.Submit(std::move(request), [stream](Event event) { stream->Push(std::move(event)); });
+  if (!key.ok()) {
+    live.Remove(id);
+    stream->self_.reset();
+    return key.status();
+  }
+  TokenStream* const raw = stream.get();
+  raw->Submitted(*key);
+  return raw;
+}
+
+void TokenStream::Push(Event event) {
+  absl::MutexLock lock(&mutex_);
+  arrived_.push_back({std::move(event), absl::Now()});
+  Post();
+}
+
+void TokenStream::Submitted(RequestKey key) {
+  bool cancelled = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    key_ = key;
+    cancelled = cancelled_;
+    if (!arrived_.empty()) Post();
+  }
+  if (cancelled) parts_.engine->Cancel(key);
+}
+
+void TokenStream::Post() {
+  if (posted_ || !key_.has_value()) return;
+  posted_ = true;
+  parts_.delivery->Post([self = shared_from_this()] { self->Deliver(); });
+}
+
+void TokenStream::Deliver() {
+  std::vector<TimedEvent> events;
+  bool left = false;
+  RequestKey key = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    posted_ = false;
+    events.swap(arrived_);
+    left = left_;
+    key = *key_;
+  }
+  for (const TimedEvent& timed : events) {
+    parts_.meter->Observe(timed);
+    if (const auto* finished = std::get_if<FinishedEvent>(&timed.event)) {
+      end_ = parts_.reply->Finish(*finished, left);
+    } else {
+      parts_.reply->Add(timed.event);
+    }
+  }
+  for (const int32_t choice : parts_.reply->TakeStoppedChoices()) {
+    parts_.engine->EndChoice(key, choice);
+  }
+  WriteNext();
+}
+
+void TokenStream::WriteNext() {
+  if (finishing_) return;
+  bool write = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (writing_) return;
+    write = !left_ && !parts_.reply->empty();
+    writing_ = write;
+  }
+  if (write) in_flight_ = parts_.reply->Pop();
+  finishing_ = end_.has_value() && (!write || parts_.reply->empty());
+  if (finishing_) parts_.meter->End(end_->error_code());
+  if (write && finishing_) {
+    StartWriteAndFinish(&in_flight_, grpc::WriteOptions(), *end_);
+  } else if (write) {
+    StartWrite(&in_flight_);
+  } else if (finishing_) {
+    Finish(*end_);
+  }
+}
+
+void TokenStream::CancelInEngine() {
+  std::optional<RequestKey> key;
+  {
+    absl::MutexLock lock(&mutex_);
+    cancelled_ = true;
+    key = key_;
+  }
+  if (key.has_value()) parts_.engine->Cancel(*key);
+}
+
+void TokenStream::Abort() { CancelInEngine(); }
+
+void TokenStream::OnWriteDone(bool ok) {
+  {
+    absl::MutexLock lock(&mutex_);
+    writing_ = false;
+    left_ = left_ || !ok;
+    Post();
+  }
+  if (!ok) CancelInEngine();
+}
+
+void TokenStream::OnCancel() {
+  {
+    absl::MutexLock lock(&mutex_);
+    left_ = true;
+    Post();  // an end that waits for a reader need not wait any more
+  }
+  CancelInEngine();
+}
+
+void TokenStream::OnDone() {
+  parts_.live->Remove(parts_.request_id);
+  const std::shared_ptr<TokenStream> self = std::move(self_);  // deletes this, perhaps
+}
+
+}  // namespace catserve

@@ -1,0 +1,77 @@
+// One streaming call between the engine and its client.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "engine/engine.h"
+#include "grpcpp/support/server_callback.h"
+#include "server/delivery.h"
+#include "server/live_requests.h"
+#include "server/reply.h"
+#include "server/request_meter.h"
+
+namespace catserve {
+
+// The way of an event: the step thread queues it (Push); the delivery thread turns it into messages
+// and starts a write; gRPC reports the write done and the next one starts. At most one write is
+// under way, so a slow reader costs memory bounded by its own request and stalls nobody.
+//
+// Exactly one Finish per call, and only after the engine's FinishedEvent, when its memory is free.
+// Keeps itself alive from Start until both the call and the engine are done with it.
+class TokenStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
+                    public std::enable_shared_from_this<TokenStream> {
+ public:
+  struct Parts {
+    Engine* engine = nullptr;
+    Delivery* delivery = nullptr;
+    LiveRequests* live = nullptr;
+    std::string request_id;
+    std::unique_ptr<Reply> reply;
+    std::unique_ptr<RequestMeter> meter;
+  };
+
+  // Reserves the request id and submits. On success gRPC owns the stream. Errors: ALREADY_EXISTS,
+  // RESOURCE_EXHAUSTED, and those of Engine::Submit; the meter is then not told of an end.
+  static absl::StatusOr<TokenStream*> Start(Parts parts, Request request);
+
+  // Ends the request as Abort does: with `finished`, not with a status. Any thread.
+  void Abort();
+
+ private:
+  explicit TokenStream(Parts parts) : parts_(std::move(parts)) {}
+
+  void Push(Event event);  // step thread
+  void Submitted(RequestKey key);
+  void Post() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Deliver();  // delivery thread
+  void CancelInEngine() ABSL_LOCKS_EXCLUDED(mutex_);
+  void WriteNext();
+
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+  const Parts parts_;
+  std::shared_ptr<TokenStream> self_;  // while gRPC holds a plain pointer
+
+  // Delivery thread only.
+  std::optional<grpc::Status> end_;  // set by the engine's last event
+  bool finishing_ = false;
+  grpc::ByteBuffer in_flight_;
+
+  absl::Mutex mutex_;
+  std::vector<TimedEvent> arrived_ ABSL_GUARDED_BY(mutex_);
+  std::optional<RequestKey> key_ ABSL_GUARDED_BY(mutex_);
+  bool posted_ ABSL_GUARDED_BY(mutex_) = false;  // a Deliver waits in the delivery's queue
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool left_ ABSL_GUARDED_BY(mutex_) = false;       // the client is gone
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // by the client, Abort or a failed write
+};
+
+}  // namespace catserve
