@@ -37,7 +37,8 @@ CASES = [
     '\u05e2\u05d1\u05e8\u05d9\u05ea', '\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u0661\u0662\u0663',
     '\u0939\u093f\u0928\u094d\u0926\u0940', '\u0e44\u0e17\u0e22', '\u4e2d\u6587\u5b57\u7b26',
     '\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8', '\ud55c\uad6d\uc5b4',
-    'emoji \U0001f600\U0001f44d\U0001f3fd \U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea',
+    'emoji \U0001f600\U0001f44d\U0001f3fd \U0001f468\u200d\U0001f469\u200d\U0001f467 '
+    '\U0001f1e9\U0001f1ea',
     '\u00a0no-break\u00a0space\u2003em\u2009thin\u3000wide', '\u200bzero\u200bwidth\ufeff',
     'numbers \u00bd \u00b2 \u2167 \u0664\u0665 \u4e09 10,000', 'a\u0000b\u0001c\u007fd',
     '\u2028line\u2029separators\u0085', 'math \u2200x\u2208\u211d: x\u00b2\u22650',
