@@ -1,0 +1,280 @@
+// The step thread: the same stories as the scheduler's, with real threads around them. Run under
+// TSan, too.
+#include "engine/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "tests/engine/fake_executor.h"
+#include "tests/engine/test_models.h"
+
+namespace catserve {
+namespace {
+
+constexpr EngineOptions kOptions{.slots = 4, .queue_requests_max = 8, .kv_pages = 100};
+FakeExecutorOptions Fake(int depth = 0) {
+  return {.slots = 4, .kv_pages = 100, .pipeline_depth = depth};
+}
+
+// Set by hand; any thread.
+class HandClock : public Clock {
+ public:
+  absl::Time Now() override { return absl::FromUnixSeconds(seconds_); }
+  void Pass(int64_t seconds) { seconds_ += seconds; }
+
+ private:
+  std::atomic<int64_t> seconds_ = 1'000'000;
+};
+
+// Holds steps back until told otherwise.
+class Gate {
+ public:
+  void Pass() {
+    std::unique_lock lock(mutex_);
+    ++arrived_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return open_ || allowed_ > 0; });
+    if (!open_) --allowed_;
+  }
+  void Open() {
+    Change([this] { open_ = true; });
+  }
+  void LetOnePass() {
+    Change([this] { ++allowed_; });
+  }
+  void WaitForStep(int number) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this, number] { return arrived_ >= number; });
+  }
+
+ private:
+  template <typename F>
+  void Change(F change) {
+    const std::lock_guard lock(mutex_);
+    change();
+    changed_.notify_all();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int arrived_ = 0, allowed_ = 0;
+  bool open_ = false;
+};
+
+// A caller who listens.
+class Listener {
+ public:
+  EventSink sink() {
+    return [this](const Event& event) {
+      const std::lock_guard lock(mutex_);
+      EXPECT_FALSE(finished_) << "an event after the last";
+      if (const auto* tokens = std::get_if<TokensEvent>(&event)) {
+        for (const SampleResult& token : tokens->tokens) ids_.push_back(token.token.id);
+      }
+      if (const auto* finished = std::get_if<FinishedEvent>(&event)) finished_ = *finished;
+      changed_.notify_all();
+    };
+  }
+  FinishedEvent WaitForEnd() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return finished_.has_value(); });
+    return *finished_;
+  }
+  void WaitForTokens(size_t count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this, count] { return ids_.size() >= count; });
+  }
+  std::vector<TokenId> ids() {
+    const std::lock_guard lock(mutex_);
+    return ids_;
+  }
+  bool finished() {
+    const std::lock_guard lock(mutex_);
+    return finished_.has_value();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<TokenId> ids_;
+  std::optional<FinishedEvent> finished_;
+};
+
+TEST(Engine, ServesOneRequestAndComesToRest) {
+  for (const int depth : {0, 1}) {
+    FakeExecutor executor(CatShape(), Fake(depth));
+    Engine engine(CatShape(), executor, kOptions);
+    Listener listener;
+    ASSERT_TRUE(engine.Submit(Generate(Words(9), 4, 20), listener.sink()).ok());
+    const FinishedEvent end = listener.WaitForEnd();
+    EXPECT_EQ(end.reason, FinishReason::kLength);
+    EXPECT_EQ(listener.ids().size(), 20u);
+    const EngineLoad load = engine.Load();
+    EXPECT_EQ(load.running, 0);
+    EXPECT_EQ(load.waiting, 0);
+    EXPECT_EQ(load.kv_pages_used, 0);
+    EXPECT_EQ(load.kv_pages_total, 100);
+    EXPECT_EQ(load.steps, 20);
+    EXPECT_EQ(load.chunks_compressed, 7);
+  }
+}
+
+TEST(Engine, ManyCallersGetWhatTheyWouldGetAlone) {
+  FakeExecutor executor(CatShape(), Fake(1));
+  Engine engine(CatShape(), executor, kOptions);
+  std::vector<std::thread> callers;
+  std::atomic<int> served = 0;
+  for (int caller = 0; caller < 6; ++caller) {
+    callers.emplace_back([&, caller] {
+      std::optional<std::vector<TokenId>> first;
+      for (int turn = 0; turn < 30; ++turn) {
+        Listener listener;
+        const auto key = engine.Submit(Generate(Words(9 + caller, caller), 4, 15), listener.sink());
+        ASSERT_TRUE(key.ok()) << key.status();
+        if (turn % 5 == 4) engine.Cancel(*key);
+        if (turn % 7 == 6) engine.EndChoice(*key, 0);
+        const FinishedEvent end = listener.WaitForEnd();
+        engine.Load();
+        if (end.reason != FinishReason::kLength) continue;
+        if (!first) first = listener.ids();
+        EXPECT_EQ(listener.ids(), *first);
+        ++served;
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_GT(served, 100);
+  EXPECT_EQ(engine.Load().kv_pages_used, 0);
+}
+
+TEST(Engine, CancelReachesARunningStreamWithinOneStep) {
+  Gate gate;
+  FakeExecutorOptions options = Fake();
+  options.before_collect = [&gate] { gate.Pass(); };
+  FakeExecutor executor(CatShape(), options);
+  Engine engine(CatShape(), executor, kOptions);
+  Listener listener;
+  const auto key = engine.Submit(Generate(Words(9), 4, 100), listener.sink());
+  gate.LetOnePass();
+  gate.WaitForStep(2);
+  engine.Cancel(*key);
+  gate.LetOnePass();
+  EXPECT_EQ(listener.WaitForEnd().reason, FinishReason::kCancelled);
+  EXPECT_EQ(listener.ids().size(), 2u);
+  gate.Open();
+}
+
+TEST(Engine, ABadRequestIsRefusedAtOnce) {
+  FakeExecutor executor(CatShape(), Fake());
+  Engine engine(CatShape(), executor, kOptions);
+  const auto key = engine.Submit(Generate({}, 4, 20), [](const Event&) { FAIL(); });
+  EXPECT_EQ(key.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Engine, AFullQueuePushesBackAndRecovers) {
+  Gate gate;
+  FakeExecutorOptions options = Fake();
+  options.before_collect = [&gate] { gate.Pass(); };
+  FakeExecutor executor(CatShape(), options);
+  Engine engine(CatShape(), executor, {.slots = 1, .queue_requests_max = 2, .kv_pages = 100});
+  Listener first, second, third, late;
+  ASSERT_TRUE(engine.Submit(Generate(Words(9), 4, 3), first.sink()).ok());
+  gate.WaitForStep(1);  // the first runs, so that the queue is empty
+  ASSERT_TRUE(engine.Submit(Generate(Words(9), 4, 3), second.sink()).ok());
+  ASSERT_TRUE(engine.Submit(Generate(Words(9), 4, 3), third.sink()).ok());
+  EXPECT_EQ(engine.Load().running, 1);
+  EXPECT_EQ(engine.Load().waiting, 2);
+  const auto refused = engine.Submit(Generate(Words(9), 4, 3), [](const Event&) { FAIL(); });
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
+  gate.Open();
+  third.WaitForEnd();
+  EXPECT_TRUE(engine.Submit(Generate(Words(9), 4, 3), late.sink()).ok());
+  late.WaitForEnd();
+}
+
+TEST(Engine, TheDeadlineIsReadFromTheClock) {
+  HandClock clock;
+  Gate gate;
+  FakeExecutorOptions options = Fake();
+  options.before_collect = [&gate] { gate.Pass(); };
+  FakeExecutor executor(CatShape(), options);
+  Engine engine(CatShape(), executor, {.slots = 1, .kv_pages = 100}, clock);
+  Listener running, queued;
+  ASSERT_TRUE(engine.Submit(Generate(Words(9), 4, 5), running.sink()).ok());
+  gate.WaitForStep(1);
+  Request request = Generate(Words(9), 4, 5);
+  request.deadline = clock.Now() + absl::Seconds(10);
+  ASSERT_TRUE(engine.Submit(request, queued.sink()).ok());
+  clock.Pass(11);
+  gate.LetOnePass();
+  EXPECT_EQ(queued.WaitForEnd().reason, FinishReason::kDeadline);
+  EXPECT_FALSE(running.finished());
+  gate.Open();
+  EXPECT_EQ(running.WaitForEnd().reason, FinishReason::kLength);
+}
+
+TEST(Engine, DrainLetsWhatRunsFinishAndRefusesTheRest) {
+  FakeExecutor executor(CatShape(), Fake(1));
+  Engine engine(CatShape(), executor, kOptions);
+  std::vector<Listener> listeners(6);
+  for (Listener& listener : listeners) {
+    ASSERT_TRUE(engine.Submit(Generate(Words(9), 4, 100), listener.sink()).ok());
+  }
+  engine.Drain(absl::InfiniteDuration());
+  for (Listener& listener : listeners) {
+    EXPECT_TRUE(listener.finished());
+    EXPECT_EQ(listener.ids().size(), 100u);
+  }
+  const auto late = engine.Submit(Generate(Words(9), 4, 1), [](const Event&) { FAIL(); });
+  EXPECT_EQ(late.status().code(), absl::StatusCode::kUnavailable);
+  engine.Drain(absl::ZeroDuration());
+}
+
+TEST(Engine, DrainCancelsWhatIsLeftAfterItsLimit) {
+  FakeExecutorOptions options = Fake();
+  options.before_collect = [] { absl::SleepFor(absl::Milliseconds(5)); };
+  FakeExecutor executor(CatShape(), options);
+  Engine engine(CatShape(), executor, kOptions);
+  Listener listener;
+  ASSERT_TRUE(engine.Submit(Generate(Words(1), 4, 120), listener.sink()).ok());
+  listener.WaitForTokens(1);
+  engine.Drain(absl::Milliseconds(20));
+  EXPECT_EQ(listener.WaitForEnd().reason, FinishReason::kCancelled);
+  EXPECT_LT(listener.ids().size(), 120u);
+}
+
+TEST(Engine, ItsEndTellsEveryoneWhoWaits) {
+  for (const int depth : {0, 1}) {
+    std::vector<Listener> listeners(7);  // four run, three wait
+    {
+      FakeExecutor executor(CatShape(), Fake(depth));
+      Engine engine(CatShape(), executor, kOptions);
+      for (Listener& listener : listeners) {
+        ASSERT_TRUE(engine.Submit(Generate(Words(9), 4, 119), listener.sink()).ok());
+      }
+      listeners[0].WaitForTokens(3);
+    }
+    for (Listener& listener : listeners) {
+      ASSERT_TRUE(listener.finished());
+      EXPECT_THAT(listener.WaitForEnd().reason,
+                  testing::AnyOf(FinishReason::kFailed, FinishReason::kLength));
+    }
+  }
+}
+
+TEST(EngineDeathTest, OptionsThatCannotServeAreABug) {
+  FakeExecutor executor(CatShape(), Fake());
+  EXPECT_DEATH(Engine(CatShape(), executor, {.slots = 4, .kv_pages = 0}),
+               "kv_pages 0 must be 1 or more");
+}
+
+}  // namespace
+}  // namespace catserve

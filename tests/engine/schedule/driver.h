@@ -1,0 +1,131 @@
+// Turns the scheduler's wheel by hand, with an executor that checks every plan, and writes down
+// each request's story.
+#pragma once
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "engine/schedule/scheduler.h"
+#include "kernels/check.h"
+#include "tests/engine/fake_executor.h"
+#include "tests/engine/test_models.h"
+
+namespace catserve {
+
+// What a caller saw. Events that come out of order abort.
+struct Story {
+  std::optional<StartedEvent> started;
+  std::vector<std::vector<SampleResult>> tokens;  // by choice
+  std::vector<std::optional<FinishReason>> ends;  // by choice
+  std::vector<SampleResult> scores;               // of tokens 1, 2, ..
+  int32_t pieces = 0;                             // ScoresEvents
+  std::optional<FinishedEvent> finished;
+
+  std::vector<TokenId> ids(int32_t choice = 0) const {
+    std::vector<TokenId> ids;
+    for (const SampleResult& token : tokens[choice]) ids.push_back(token.token.id);
+    return ids;
+  }
+  FinishReason reason() const { return finished->reason; }
+
+  void operator()(const StartedEvent& e) {
+    CATSERVE_CHECK(!started) << "started twice";
+    started = e;
+  }
+  void operator()(const TokensEvent& e) {
+    CATSERVE_CHECK(started && !ends[e.choice]) << "tokens before the start or after the end";
+    tokens[e.choice].insert(tokens[e.choice].end(), e.tokens.begin(), e.tokens.end());
+  }
+  void operator()(const ChoiceEndEvent& e) {
+    CATSERVE_CHECK(!ends[e.choice]) << "a choice ended twice";
+    ends[e.choice] = e.reason;
+  }
+  void operator()(const ScoresEvent& e) {
+    CATSERVE_CHECK(started && e.first == std::ssize(scores) + 1) << "scores out of order";
+    scores.insert(scores.end(), e.scores.begin(), e.scores.end());
+    ++pieces;
+  }
+  void operator()(const FinishedEvent& e) { finished = e; }
+};
+
+class Driver {
+ public:
+  Driver(const ModelGeometry& model, ScheduleLimits limits, int depth = 0)
+      : scheduler(model, limits),
+        executor(model, {.slots = limits.slots,
+                         .kv_pages = limits.kv_pages,
+                         .step_rows_max = limits.step_rows_max,
+                         .pipeline_depth = depth}) {}
+
+  RequestKey Add(const Request& request) {
+    const RequestKey key = next_key_++;
+    const bool score = request.task == Task::kScore;
+    stories[key].tokens.resize(request.choices);
+    stories[key].ends.resize(score ? 0 : request.choices);
+    scheduler.Add(key, request, now);
+    return key;
+  }
+
+  // One turn of the engine's loop, a second long. Returns the rows that were planned.
+  int64_t Step() {
+    now += absl::Seconds(1);
+    const StepPlan plan = scheduler.Plan(now);
+    if (!plan.empty()) {
+      executor.Launch(plan);
+      ++in_flight_;
+    }
+    Read(scheduler.TakeReports());
+    if (in_flight_ > (plan.empty() ? 0 : executor.PipelineDepth())) {
+      const StepResult result = executor.Collect();
+      --in_flight_;
+      Read(scheduler.Commit(result, now));
+    }
+    return std::ssize(plan.rows);
+  }
+
+  // Until nothing is left to do. Returns the number of steps.
+  int Run() {
+    int steps = 0;
+    for (; !scheduler.idle(); ++steps) {
+      CATSERVE_CHECK(steps < 100000) << "requests wait for ever";
+      Step();
+    }
+    CATSERVE_CHECK(scheduler.pool().AllFree()) << "pages leak";
+    return steps;
+  }
+  void Steps(int count) {
+    for (int i = 0; i < count; ++i) Step();
+  }
+
+  // The story of one request alone.
+  Story Tell(const Request& request) {
+    const RequestKey key = Add(request);
+    Run();
+    return stories[key];
+  }
+
+  void Read(std::vector<Report> reports) {
+    for (Report& report : reports) {
+      Story& story = stories[report.key];
+      CATSERVE_CHECK(!story.finished) << "an event came after FinishedEvent";
+      std::visit(story, report.event);
+    }
+  }
+
+  Scheduler scheduler;
+  FakeExecutor executor;
+  absl::Time now = absl::FromUnixSeconds(1'000'000);
+  std::map<RequestKey, Story> stories;
+
+ private:
+  RequestKey next_key_ = 1;
+  int in_flight_ = 0;
+};
+
+}  // namespace catserve
