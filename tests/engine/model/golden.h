@@ -10,7 +10,7 @@
 
 namespace catserve::testing {
 
-inline constexpr const char* kGoldenModels[] = {"adaptive-tiny", "fixed-tiny", "dense-tiny"};
+inline const std::string kGoldenModels[] = {"adaptive-tiny", "fixed-tiny", "dense-tiny"};
 
 std::string GoldenDirectory(const std::string& model);
 

@@ -116,11 +116,11 @@ TEST_P(SameBitsTest, NeitherThreadsNorBlockSizesMatter) {
 
 std::vector<Setting> Settings() {
   std::vector<Setting> settings;
-  for (const char* model : kGoldenModels) {
+  for (const std::string& model : kGoldenModels) {
     settings.push_back({model, "cpu"});
     settings.push_back({model, "cpu", DType::kBF16});
   }
-  settings.push_back({"adaptive-tiny", "cpu-reference"});
+  settings.push_back({"fixed-tiny", "cpu-reference"});
   return settings;
 }
 

@@ -1,0 +1,77 @@
+// BF16 weights and BF16 KV memory against the golden data, step by step with the golden tokens fed.
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/engine/model/golden.h"
+#include "tests/engine/model/model_runner.h"
+
+namespace catserve::testing {
+namespace {
+
+struct Precision {
+  std::string name;
+  WeightType weights;
+  DType kv;
+  // Errors of a row of logits, whose deviation is near 3, stated from measurements on the golden
+  // models (their weights are large on purpose, which magnifies rounding).
+  double error;      // the largest
+  double rms_error;  // root of the mean square
+  int demanded;      // greedy steps, of 1840, that are clear winners given such an error
+};
+std::ostream& operator<<(std::ostream& out, const Precision& p) { return out << p.name; }
+
+double RmsDifference(const std::vector<float>& a, const std::vector<float>& b) {
+  double squares = 0;
+  for (size_t i = 0; i < a.size(); ++i) squares += (a[i] - b[i]) * (a[i] - b[i]);
+  return std::sqrt(squares / a.size());
+}
+
+class LowPrecisionTest : public ::testing::TestWithParam<Precision> {
+ protected:
+  void ExpectClose(const std::vector<float>& logits, const std::vector<float>& golden,
+                   const std::string& where) const {
+    EXPECT_LT(MaxDifference(logits, golden), GetParam().error) << where;
+    EXPECT_LT(RmsDifference(logits, golden), GetParam().rms_error) << where;
+  }
+};
+
+TEST_P(LowPrecisionTest, StaysWithinTheStatedErrorAndKeepsClearWinners) {
+  int demanded = 0;
+  for (const std::string& model : kGoldenModels) {
+    ModelRunner runner(GoldenDirectory(model),
+                       {.weight_type = GetParam().weights, .kv_dtype = GetParam().kv});
+    const Golden golden = LoadGolden(model);
+    for (const GoldenCase& c : golden.cases) {
+      if (c.greedy.empty()) continue;
+      PlanWriter sequence = runner.Sequence(0, c.chunk_size);
+      StepPlan plan;
+      int32_t row = sequence.Prefill(c.prompt, plan);
+      sequence.Write(c.greedy, plan);
+      std::vector<float> logits;
+      for (size_t i = 0; i < c.greedy.size(); ++i) {
+        if (i > 0) row = sequence.Accept(plan = {});
+        logits = runner.Logits(plan, {&row, 1})[0];
+        if (i == 0) ExpectClose(logits, c.logits_last, model + " " + c.name + " after the prompt");
+        if (c.greedy_margins[i] <= 2 * GetParam().error) continue;
+        ++demanded;
+        EXPECT_EQ(std::max_element(logits.begin(), logits.end()) - logits.begin(), c.greedy[i])
+            << model << " " << c.name << " at token " << i;
+      }
+      ExpectClose(logits, c.logits_end, model + " " + c.name + " at the end");
+    }
+  }
+  EXPECT_GE(demanded, GetParam().demanded) << "the stated error excuses too much";
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Precisions, LowPrecisionTest,
+    ::testing::Values(Precision{"bf16_weights", WeightType::kBF16, DType::kF32, 1.2, 0.4, 100},
+                      Precision{"bf16_kv", WeightType::kF32, DType::kBF16, 0.45, 0.15, 700},
+                      Precision{"bf16_both", WeightType::kBF16, DType::kBF16, 1.2, 0.4, 100}),
+    [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace catserve::testing
