@@ -188,7 +188,7 @@ void Engine::Impl::AcceptNewRequests() {
   Inbox inbox;
   {
     std::unique_lock lock(mutex_);
-    if (resting_ && in_flight_ == 0) {
+    if (resting_) {
       WaitFor(wake_, lock, scheduler_.NextLimit() - clock_.Now(),
               [this] { return !inbox_.empty(); });
     }
@@ -209,8 +209,8 @@ void Engine::Impl::AcceptNewRequests() {
 }
 
 void Engine::Impl::Launch(const StepPlan& plan) {
-  resting_ = plan.empty();
-  if (resting_) return;
+  resting_ = plan.empty() && in_flight_ == 0;  // a result to come may make room for a request
+  if (plan.empty()) return;
   executor_.Launch(plan);
   ++in_flight_;
 }

@@ -200,6 +200,21 @@ TEST(Engine, AFullQueuePushesBackAndRecovers) {
   late.WaitForEnd();
 }
 
+// The step thread once fell asleep beside a queue: with a step in flight an empty plan is no rest.
+TEST(Engine, AResultThatMakesRoomStartsWhoWaits) {
+  Gate gate;
+  FakeExecutorOptions options = Fake(1);
+  options.before_collect = [&gate] { gate.Pass(); };
+  FakeExecutor executor(CatShape(), options);
+  Engine engine(CatShape(), executor, {.slots = 1, .kv_pages = 100});
+  Listener first, second;
+  ASSERT_TRUE(engine.Submit(Generate(Words(9), 4, 2), first.sink()).ok());
+  gate.WaitForStep(1);  // both of its steps are launched
+  ASSERT_TRUE(engine.Submit(Generate(Words(9), 4, 1), second.sink()).ok());
+  gate.Open();
+  EXPECT_EQ(second.WaitForEnd().reason, FinishReason::kLength);
+}
+
 TEST(Engine, TheDeadlineIsReadFromTheClock) {
   HandClock clock;
   Gate gate;
