@@ -1,6 +1,7 @@
 #include "engine/text/bpe.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 
 #include "engine/text/message.h"
@@ -28,12 +29,16 @@ absl::StatusOr<BpeMerges> BpeMerges::Build(
           Message("model.merges[", i, "]: ", Quoted(what), " ", why));
     };
     const std::string both = left + right;
-    for (const std::string* part : {&left, &right, &both}) {
-      if (!table.Find(*part)) return refuse(*part, "is not in the vocabulary");
+    const std::array parts = {&left, &right, &both};
+    std::array<int32_t, 3> ids{};
+    for (size_t k = 0; k < parts.size(); ++k) {
+      const std::optional<int32_t> id = table.Find(*parts[k]);
+      if (!id) return refuse(*parts[k], "is not in the vocabulary");
+      ids[k] = *id;
     }
-    const Merge merge{static_cast<int32_t>(i), *table.Find(both)};
-    const uint64_t key = PairKey(*table.Find(left), *table.Find(right));
-    if (!built.merges_.emplace(key, merge).second) return refuse(both, "is merged twice");
+    const Merge merge{.rank = static_cast<int32_t>(i), .result = ids[2]};
+    const bool fresh = built.merges_.emplace(PairKey(ids[0], ids[1]), merge).second;
+    if (!fresh) return refuse(both, "is merged twice");
   }
   return built;
 }

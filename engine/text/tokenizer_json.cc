@@ -34,19 +34,21 @@ void ReadMerges(const JsonField& field, TokenizerSpec& spec) {
   if (!field.value().is_array()) return field.Invalid("must be a list");
   spec.merges.reserve(field.value().size());
   for (const nlohmann::json& merge : field.value()) {
-    const std::string where = Message("entry ", spec.merges.size(), " ");
+    const auto refuse = [&](std::string_view why) {
+      field.Invalid(Message("entry ", spec.merges.size(), " must be ", why));
+    };
     if (merge.is_string()) {
       const auto& both = merge.get_ref<const std::string&>();
       const size_t space = both.find(' ');
       if (space == std::string::npos || both.find(' ', space + 1) != std::string::npos) {
-        return field.Invalid(Message(where, "must be two tokens with one space between"));
+        return refuse("two tokens with one space between");
       }
       spec.merges.emplace_back(both.substr(0, space), both.substr(space + 1));
     } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() &&
                merge[1].is_string()) {
       spec.merges.emplace_back(merge[0].get<std::string>(), merge[1].get<std::string>());
     } else {
-      return field.Invalid(Message(where, "must be a pair of strings"));
+      return refuse("a pair of strings");
     }
   }
 }
