@@ -14,7 +14,7 @@
 
 namespace catserve {
 
-// Time as the engine sees it; a test sets it by hand.
+// Time as the engine sees it; a test sets it by hand. Now() may be called from any thread.
 class Clock {
  public:
   virtual ~Clock() = default;
@@ -26,7 +26,7 @@ struct EngineOptions {
   int32_t slots = 32;             // sequences that run at once
   int32_t queue_requests_max = 256;
   int64_t kv_pages = 0;           // pages the executor's KV memory holds
-  int32_t step_rows_max = 1024;   // decoder rows and compressor tokens a step may hold
+  int32_t step_rows_max = 1024;   // decoder rows, and as many compressor tokens, in a step
 };
 
 // A snapshot for GetLoad and metrics; never waits for a step.
@@ -40,11 +40,12 @@ struct EngineLoad {
   int64_t chunks_compressed = 0;  // since the start
 };
 
-// Thread-safe. Owns the step thread, from construction to destruction; the destructor cancels what
-// still runs.
+// Thread-safe. Owns the step thread, from construction to destruction; the destructor ends what
+// still runs with kFailed.
 class Engine {
  public:
-  // REQUIRES: executor and clock outlive the engine.
+  // REQUIRES: executor and clock outlive the engine; options as ValidateOptions (admission.h)
+  // accepts them.
   Engine(ModelGeometry model, StepExecutor& executor, EngineOptions options,
          Clock& clock = Clock::Real());
   ~Engine();
@@ -59,8 +60,8 @@ class Engine {
   // Ends the request with kCancelled within one step. Unknown or finished keys are ignored.
   void Cancel(RequestKey key);
 
-  // Ends one choice of a request (its text met a stop string) within one step; the request
-  // finishes when its last choice does. Unknown or finished ones are ignored.
+  // Ends one choice of a request (its text met a stop string) with kStopToken, within one step; the
+  // request finishes when its last choice does. Unknown, finished or queued ones are ignored.
   void EndChoice(RequestKey key, int32_t choice);
 
   // Refuses new requests, and returns once all accepted ones have finished or `limit` has passed

@@ -45,8 +45,8 @@ struct Request {
 };
 
 enum class FinishReason : uint8_t {
-  kStopToken,  // drew one of stop_ids (the id is reported, as the last of the tokens)
-  kLength,     // max_tokens, or the context is full
+  kStopToken,  // drew one of stop_ids (the id is reported, as the last of the tokens), or EndChoice
+  kLength,     // max_tokens; kScore: the whole text is scored
   kTimeLimit,
   kCancelled,
   kDeadline,
@@ -80,7 +80,7 @@ struct ScoresEvent {     // kScore: log-probabilities of tokens [first, first + 
   int32_t first = 0;
   std::vector<SampleResult> scores;
 };
-struct FinishedEvent {   // exactly one, last
+struct FinishedEvent {   // exactly one, last; the reason is that of the choice that ended last
   FinishReason reason = FinishReason::kLength;
   Usage usage;
 };
