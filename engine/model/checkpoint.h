@@ -13,8 +13,9 @@
 
 namespace catserve {
 
-// Maps the files read-only; views stay valid while the checkpoint lives. A file that another process
-// cuts meanwhile ends this one (SIGBUS): replace checkpoints by renaming, not by writing into them.
+// Maps the files read-only; views stay valid while the checkpoint lives. A file that another
+// process cuts meanwhile ends this one (SIGBUS): replace checkpoints by renaming directories, not
+// by writing into their files.
 class Checkpoint {
  public:
   // Opens `directory`/model.safetensors, or the shards that model.safetensors.index.json names.
