@@ -7,12 +7,13 @@
 #include "server/command_line.h"
 
 ABSL_FLAG(std::string, model, "", "model directory: config.json, weights, tokenizer; required");
-ABSL_FLAG(std::string, listen_address, "127.0.0.1:8080",
+ABSL_FLAG(std::string, listen_address, "127.0.0.1:8500",
           "where gRPC listens, host:port; port 0 lets the system choose");
-ABSL_FLAG(std::string, metrics_address, "127.0.0.1:9090",
+ABSL_FLAG(std::string, metrics_address, "127.0.0.1:9500",
           "where GET /metrics answers, host:port; empty: nowhere");
-ABSL_FLAG(std::string, port_file, "",
-          "write the chosen ports to this file once listening: listen_port=N, metrics_port=N");
+ABSL_FLAG(
+    std::string, port_file, "",
+    "write the chosen port to this file once listening, and the metrics page's to FILE.metrics");
 ABSL_FLAG(std::string, backend, "cpu", "cpu, cpu-reference or cuda");
 ABSL_FLAG(int32_t, threads, 0, "CPU worker threads, 0 to 1024; 0: one for each core");
 ABSL_FLAG(std::string, weight_dtype, "stored", "precision of weights: stored, F32 or BF16");
@@ -59,7 +60,7 @@ absl::Status CheckAddress(absl::string_view flag, absl::string_view address) {
   }
   return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", address,
                                                  " is no address: write host:port with a port from "
-                                                 "0 to 65535, for example 127.0.0.1:8080"));
+                                                 "0 to 65535, for example 127.0.0.1:8500"));
 }
 
 absl::Status CheckRanges(const ServerOptions& options) {

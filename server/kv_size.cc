@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
@@ -18,23 +19,21 @@ int64_t FullContextPages(const ModelGeometry& model, int32_t chunk_size) {
 
 absl::StatusOr<int64_t> KvPages(const ModelGeometry& model, int64_t kv_memory_bytes, int32_t slots,
                                 int64_t machine_bytes) {
-  int64_t least = FullContextPages(model, 0), most = least;
-  if (model.compresses()) {
-    least = INT64_MAX, most = 0;
-    for (const int32_t chunk_size : model.chunk_sizes) {
-      least = std::min(least, FullContextPages(model, chunk_size));
-      most = std::max(most, FullContextPages(model, chunk_size));
-    }
+  std::vector<int64_t> needs;  // one sequence's, by chunk size
+  for (const int32_t chunk_size : model.chunk_sizes) {
+    needs.push_back(FullContextPages(model, chunk_size));
   }
+  if (!model.compresses()) needs.push_back(FullContextPages(model, 0));
+  const auto [least, most] = std::minmax_element(needs.begin(), needs.end());
   const int64_t page_bytes = kPageEntries * model.bytes_per_entry;
   const int64_t given = kv_memory_bytes / page_bytes;
   const int64_t pages =
-      kv_memory_bytes > 0 ? given : std::min(most * slots, machine_bytes / 4 / page_bytes);
-  if (pages >= least) return pages;
+      kv_memory_bytes > 0 ? given : std::min(*most * slots, machine_bytes / 4 / page_bytes);
+  if (pages >= *least) return pages;
   return absl::InvalidArgumentError(
       absl::StrCat("--kv_memory_bytes=", kv_memory_bytes, " gives ", pages,
                    " pages, too few for one sequence of the full context of ", model.block_size,
-                   " tokens; use --kv_memory_bytes=", least * page_bytes, " or more"));
+                   " tokens; use --kv_memory_bytes=", *least * page_bytes, " or more"));
 }
 
 std::string FullContextSequences(const ModelGeometry& model, int64_t pages) {

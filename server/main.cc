@@ -30,7 +30,7 @@ namespace catserve {
 namespace {
 
 constexpr int kExitFailure = 1;
-constexpr int kExitBadFlags = 2;
+constexpr int kExitBadInput = 2;  // flags, or files of the model
 
 // What a served model stands on, in order of construction.
 struct House {
@@ -135,6 +135,15 @@ absl::Status StartEngine(const ServerOptions& options, House& house, ServedModel
   return absl::OkStatus();
 }
 
+absl::Status WritePorts(const ServerOptions& options, int port, int metrics_port) {
+  if (options.port_file.empty()) return absl::OkStatus();
+  if (metrics_port > 0) {  // first: who sees the other file finds this one
+    absl::Status status = WritePortFile(options.port_file + ".metrics", metrics_port);
+    if (!status.ok()) return status;
+  }
+  return WritePortFile(options.port_file, port);
+}
+
 absl::Status Run(const ServerOptions& options) {
   const auto stop = std::make_shared<StopRequest>();  // outlives the signals' thread
   WatchSignals([stop](int signal) {
@@ -150,9 +159,9 @@ absl::Status Run(const ServerOptions& options) {
   LogInfo("listening", {{"address", options.listen_address},
                         {"port", (*server)->port()},
                         {"metrics_port", (*metrics)->port()}});
-  if (!options.port_file.empty()) {
-    absl::Status status = WritePortFile(options.port_file, (*server)->port(), (*metrics)->port());
-    if (!status.ok()) return status;
+  if (absl::Status status = WritePorts(options, (*server)->port(), (*metrics)->port());
+      !status.ok()) {
+    return status;
   }
   auto served = std::make_unique<ServedModel>();
   const absl::Time start = absl::Now();
@@ -171,7 +180,7 @@ int Main(const std::vector<std::string>& args) {
   const absl::StatusOr<ServerOptions> options = ReadServerFlags(args);
   if (!options.ok()) {
     std::fprintf(stderr, "catserved: %s\n", std::string(options.status().message()).c_str());
-    return kExitBadFlags;
+    return kExitBadInput;
   }
   if (options->help) {
     std::fputs(ServerHelp().c_str(), stdout);
@@ -182,7 +191,7 @@ int Main(const std::vector<std::string>& args) {
   const absl::Status status = Run(*options);
   if (status.ok()) return 0;
   LogError("cannot_serve", {{"reason", std::string(status.message())}});
-  return absl::IsInvalidArgument(status) ? kExitBadFlags : kExitFailure;
+  return absl::IsInvalidArgument(status) ? kExitBadInput : kExitFailure;
 }
 
 }  // namespace

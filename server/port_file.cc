@@ -7,10 +7,10 @@
 
 namespace catserve {
 
-absl::Status WritePortFile(const std::string& path, int listen_port, int metrics_port) {
+absl::Status WritePortFile(const std::string& path, int port) {
   const std::string partial = absl::StrCat(path, ".partial");
   std::ofstream out(partial, std::ios::trunc);
-  out << "listen_port=" << listen_port << "\nmetrics_port=" << metrics_port << "\n";
+  out << port << "\n";
   out.close();
   if (out && std::rename(partial.c_str(), path.c_str()) == 0) return absl::OkStatus();
   return absl::UnavailableError(

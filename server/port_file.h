@@ -7,8 +7,8 @@
 
 namespace catserve {
 
-// Writes "listen_port=N" and "metrics_port=N" (0: none), one line each, in one step: a reader sees
-// the whole file or none. Errors: UNAVAILABLE naming the file.
-absl::Status WritePortFile(const std::string& path, int listen_port, int metrics_port);
+// Writes the number alone, in one step: a reader sees the whole file or none. Errors: UNAVAILABLE
+// naming the file.
+absl::Status WritePortFile(const std::string& path, int port);
 
 }  // namespace catserve

@@ -1,0 +1,22 @@
+#include "server/catctl/flags.h"
+
+#include "absl/flags/flag.h"
+
+ABSL_FLAG(std::string, server, "127.0.0.1:8500", "the server's address");
+ABSL_FLAG(double, timeout_seconds, 0, "give up after this long; 0: never (wait: 60)");
+ABSL_FLAG(bool, json, false, "generate, model, load: print messages as JSON, one a line");
+ABSL_FLAG(std::string, chunk_size, "", "generate: the chunk size; score: a list, as 4,8,16");
+ABSL_FLAG(bool, automatic, false, "generate: let the server choose the chunk size; also --auto");
+ABSL_FLAG(std::string, prompt_file, "", "generate: read the prompt from this file; - is stdin");
+ABSL_FLAG(std::string, token_ids, "", "generate: the prompt as ids, as 5,17,3, instead of text");
+ABSL_FLAG(absl::optional<int32_t>, max_tokens, absl::nullopt, "generate: most tokens to generate");
+ABSL_FLAG(absl::optional<double>, temperature, absl::nullopt, "generate: 0 is greedy");
+ABSL_FLAG(absl::optional<int32_t>, top_k, absl::nullopt, "generate: the k likeliest; 0 is off");
+ABSL_FLAG(absl::optional<double>, top_p, absl::nullopt, "generate: the likeliest of mass p");
+ABSL_FLAG(absl::optional<double>, min_p, absl::nullopt, "generate: relative to the likeliest");
+ABSL_FLAG(absl::optional<uint64_t>, seed, absl::nullopt, "generate: the same seed, the same text");
+ABSL_FLAG(absl::optional<int32_t>, n, absl::nullopt, "generate: how many texts");
+ABSL_FLAG(std::vector<std::string>, stop, {}, "generate: stop strings, separated by commas");
+ABSL_FLAG(bool, ignore_eos, false, "generate: go on after the end-of-text token");
+ABSL_FLAG(bool, stats, false, "generate: tell times and memory on stderr");
+ABSL_FLAG(std::string, file, "", "score: the text; - is stdin");

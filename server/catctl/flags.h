@@ -1,0 +1,28 @@
+// What catctl's commands share: flags, the connection, how errors are told.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/flags/declare.h"
+#include "absl/types/optional.h"
+
+ABSL_DECLARE_FLAG(std::string, server);
+ABSL_DECLARE_FLAG(double, timeout_seconds);
+ABSL_DECLARE_FLAG(bool, json);
+ABSL_DECLARE_FLAG(std::string, chunk_size);
+ABSL_DECLARE_FLAG(bool, automatic);
+ABSL_DECLARE_FLAG(std::string, prompt_file);
+ABSL_DECLARE_FLAG(std::string, token_ids);
+ABSL_DECLARE_FLAG(absl::optional<int32_t>, max_tokens);
+ABSL_DECLARE_FLAG(absl::optional<double>, temperature);
+ABSL_DECLARE_FLAG(absl::optional<int32_t>, top_k);
+ABSL_DECLARE_FLAG(absl::optional<double>, top_p);
+ABSL_DECLARE_FLAG(absl::optional<double>, min_p);
+ABSL_DECLARE_FLAG(absl::optional<uint64_t>, seed);
+ABSL_DECLARE_FLAG(absl::optional<int32_t>, n);
+ABSL_DECLARE_FLAG(std::vector<std::string>, stop);
+ABSL_DECLARE_FLAG(bool, ignore_eos);
+ABSL_DECLARE_FLAG(bool, stats);
+ABSL_DECLARE_FLAG(std::string, file);

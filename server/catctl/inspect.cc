@@ -1,0 +1,108 @@
+// catctl model, load, tokenize, wait: one question, one answer.
+#include <cstdio>
+
+#include "absl/flags/flag.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "google/protobuf/util/json_util.h"
+#include "server/catctl/commands.h"
+#include "server/catctl/flags.h"
+
+namespace catserve {
+namespace {
+
+constexpr double kWaitSeconds = 60;
+
+int PrintJson(const google::protobuf::Message& message) {
+  std::string json;
+  google::protobuf::util::JsonPrintOptions options;
+  options.always_print_primitive_fields = true;
+  (void)google::protobuf::util::MessageToJsonString(message, &json, options);
+  std::printf("%s\n", json.c_str());
+  return kExitOk;
+}
+
+std::string Describe(const v1::Budget& budget) {
+  if (budget.has_chunk_size()) return absl::StrCat("chunk size ", budget.chunk_size());
+  if (!budget.has_auto_()) return "none (dense)";
+  return absl::StrCat("auto, ", budget.auto_().chunk_size_min(), " to ",
+                      budget.auto_().chunk_size_max());
+}
+
+void PrintDial(const v1::GetModelResponse& model) {
+  std::printf("%10s  %22s  %12s  %21s\n", "chunk size", "KV bytes/1,000 tokens", "decode cost",
+              "held-out bits/byte");
+  for (const v1::ChunkSizeInfo& info : model.chunk_sizes()) {
+    const std::string quality = info.has_heldout_bits_per_byte()
+                                    ? absl::StrCat(info.heldout_bits_per_byte())
+                                    : "not measured";
+    std::printf("%10d  %22.0f  %12.3f  %21s\n", info.chunk_size(), info.kv_bytes_per_1000_tokens(),
+                info.relative_decode_cost(), quality.c_str());
+  }
+  if (model.dense_twin_kv_bytes_per_1000_tokens() > 0) {
+    std::printf("%10s  %22.0f  %12.3f\n", "dense twin", model.dense_twin_kv_bytes_per_1000_tokens(),
+                1.0);
+  }
+  std::printf("%10s  %22.0f\n", "same width", model.dense_same_width_kv_bytes_per_1000_tokens());
+}
+
+}  // namespace
+
+int ModelCommand(const Client& client, const std::vector<std::string>&) {
+  Call call;
+  v1::GetModelResponse model;
+  const grpc::Status status = client.models->GetModel(&call.context, {}, &model);
+  if (!status.ok()) return Fail(status, client);
+  if (absl::GetFlag(FLAGS_json)) return PrintJson(model);
+  std::printf("%s: %s, %s parameters, weights %s, KV %s, on %s\n", model.name().c_str(),
+              model.kind().c_str(), absl::StrCat(model.parameters()).c_str(),
+              model.weight_dtype().c_str(), model.kv_dtype().c_str(), model.engine().c_str());
+  std::printf("context %d tokens, vocabulary %d, default budget: %s\n", model.context_limit(),
+              model.vocabulary_size(), Describe(model.default_budget()).c_str());
+  PrintDial(model);
+  return kExitOk;
+}
+
+int LoadCommand(const Client& client, const std::vector<std::string>&) {
+  Call call;
+  v1::GetLoadResponse load;
+  const grpc::Status status = client.models->GetLoad(&call.context, {}, &load);
+  if (!status.ok()) return Fail(status, client);
+  if (absl::GetFlag(FLAGS_json)) return PrintJson(load);
+  std::printf("running %d, waiting %d, KV pages %s of %s (%s bytes)%s\n", load.running_requests(),
+              load.waiting_requests(), absl::StrCat(load.kv_pages_used()).c_str(),
+              absl::StrCat(load.kv_pages_total()).c_str(),
+              absl::StrCat(load.kv_bytes_total()).c_str(), load.draining() ? ", draining" : "");
+  return kExitOk;
+}
+
+int TokenizeCommand(const Client& client, const std::vector<std::string>& words) {
+  if (words.empty()) return FailUsage("tokenize needs a text: catctl tokenize \"Once upon\"");
+  Call call;
+  v1::TokenizeRequest request;
+  request.set_text(absl::StrJoin(words, " "));
+  v1::TokenizeResponse response;
+  const grpc::Status status = client.generation->Tokenize(&call.context, request, &response);
+  if (!status.ok()) return Fail(status, client);
+  std::printf("%s\n", absl::StrJoin(response.token_ids(), " ").c_str());
+  return kExitOk;
+}
+
+int WaitCommand(const Client& client, const std::vector<std::string>&) {
+  Call call(kWaitSeconds);
+  call.context.set_wait_for_ready(true);
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service("readiness");
+  const auto stream = client.health->Watch(&call.context, request);
+  grpc::health::v1::HealthCheckResponse response;
+  while (stream->Read(&response)) {
+    if (response.status() != grpc::health::v1::HealthCheckResponse::SERVING) continue;
+    call.context.TryCancel();
+    while (stream->Read(&response)) continue;
+    (void)stream->Finish();
+    return kExitOk;
+  }
+  return Fail(stream->Finish(), client);
+}
+
+}  // namespace catserve

@@ -1,0 +1,149 @@
+// catctl end to end: the real client against the real server.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <thread>
+
+#include "tests/server/calls.h"
+#include "tests/server/process.h"
+#include "tests/server/scripted_server.h"
+#include "tests/server/text_model.h"
+
+namespace catserve::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+struct Ran {
+  int code;
+  std::string out, err;
+};
+
+Ran RunClient(std::vector<std::string> args, const std::string& input = "") {
+  args.insert(args.begin(), ClientBinary());
+  Process process(args, input);
+  const int code = process.Wait();
+  return {code, process.out(), process.err()};
+}
+
+TEST(Catctl, GeneratesTextWithEitherSpellingOfAFlag) {
+  ScriptedServer house;
+  house.executor().SetScript(house.Bytes("a cat sat"));
+  const std::string server = "--server=" + house.address();
+  const Ran dashes = RunClient(
+      {"generate", server, "--chunk-size", "8", "--max-tokens=9", "--stats", "Once upon"});
+  EXPECT_EQ(dashes.code, 0) << dashes.err;
+  EXPECT_EQ(dashes.out, "a cat sat\n");
+  EXPECT_THAT(dashes.err, AllOf(HasSubstr("chunk size 8"), HasSubstr("first token after"),
+                                HasSubstr("tokens/s"), HasSubstr("peak KV memory"),
+                                HasSubstr("the dense twin")));
+  const Ran underscores =
+      RunClient({"generate", server, "--chunk_size=4", "--max_tokens", "5", "--stop= s,zz", "x"});
+  EXPECT_EQ(underscores.out, "a cat\n");
+  const Ran stdin_prompt = RunClient(
+      {"generate", server, "--auto", "--prompt-file", "-", "--max-tokens=5"}, "Once upon");
+  EXPECT_EQ(stdin_prompt.out, "a cat\n") << stdin_prompt.err;
+  const Ran two = RunClient({"generate", server, "--n=2", "--max-tokens=5", "x"});
+  EXPECT_EQ(two.out, "--- choice 0\na cat\n--- choice 1\n cat \n");
+  const Ran json = RunClient({"generate", server, "--json", "--seed=7", "--max-tokens=1", "x"});
+  EXPECT_THAT(json.out, AllOf(StartsWith("{\"started\":"), HasSubstr("\"seed\":\"7\""),
+                              HasSubstr("\"finished\":")));
+}
+
+TEST(Catctl, ShowsTheDialAndTheLoad) {
+  ScriptedServer house;
+  const std::string server = "--server=" + house.address();
+  const Ran model = RunClient({"model", server});
+  EXPECT_EQ(model.code, 0) << model.err;
+  EXPECT_THAT(model.out,
+              AllOf(HasSubstr("scripted: cat, 1234 parameters"), HasSubstr("context 256"),
+                    HasSubstr("auto, 4 to 16"), HasSubstr("1.25"), HasSubstr("dense twin"),
+                    HasSubstr("not measured")));
+  const Ran load = RunClient({"load", server});
+  EXPECT_EQ(load.out, "running 0, waiting 0, KV pages 0 of 256 (1572864 bytes)\n");
+  EXPECT_THAT(RunClient({"model", server, "--json"}).out, HasSubstr("\"chunkSizes\":[{"));
+}
+
+TEST(Catctl, ScoresLongTextsInPiecesOfTheContext) {
+  const TempDirectory directory;
+  WriteTextModel(directory);
+  ServedProcess served(directory.path());
+  ASSERT_TRUE(served.WaitUntilServing());
+  const std::string server = "--server=" + served.Address();
+  std::string text;
+  for (int i = 0; i < 100; ++i) text += "the cat and the " + std::to_string(i) + " dogs. ";
+  directory.Write("text.txt", text);
+  const Ran ran =
+      RunClient({"score", server, "--file=" + directory.File("text.txt"), "--chunk-size=4,16"});
+  EXPECT_EQ(ran.code, 0) << ran.err;
+  EXPECT_THAT(ran.out, AllOf(HasSubstr("cut between"), HasSubstr("bits/byte"),
+                             HasSubstr("\n         4  "), HasSubstr("\n        16  ")));
+  const Ran ids = RunClient({"tokenize", server, "the cat"});
+  EXPECT_EQ(ids.code, 0) << ids.err;
+  EXPECT_THAT(ids.out, ::testing::MatchesRegex("[0-9]+( [0-9]+)*\n"));
+}
+
+TEST(Catctl, WaitsUntilTheServerIsReady) {
+  ScriptedServer house(ScriptedServer::Options{.serve = false});
+  Process waiting({ClientBinary(), "wait", "--server=" + house.address()});
+  std::thread serve([&] { house.Serve(); });
+  EXPECT_EQ(waiting.Wait(), 0);
+  serve.join();
+}
+
+TEST(Catctl, CtrlCCancelsOnTheServer) {
+  ScriptedServer house;
+  house.executor().SetScript(house.Bytes("tick "));
+  house.executor().Hold();
+  Process client(
+      {ClientBinary(), "generate", "--server=" + house.address(), "--max-tokens=200", "x"});
+  house.executor().Allow(20);
+  ASSERT_FALSE(client.WaitForOutputPart("tick").empty());
+  client.Signal(SIGINT);
+  EXPECT_EQ(client.Wait(), 130);
+  EXPECT_THAT(client.err(), HasSubstr("interrupted"));
+  house.executor().Release();
+  AwaitIdle(house.stubs());
+}
+
+TEST(Catctl, ErrorsSayWhatToDo) {
+  const Ran unreachable = RunClient({"model", "--server=127.0.0.1:1"});
+  EXPECT_EQ(unreachable.code, 1);
+  EXPECT_EQ(unreachable.err,
+            "catctl: cannot reach 127.0.0.1:1: start the server with `make serve`, or name another "
+            "one with --server=HOST:PORT\n");
+  ScriptedServer house;
+  const std::string server = "--server=" + house.address();
+  const struct {
+    std::vector<std::string> args;
+    int code;
+    const char* says;
+  } cases[] = {
+      {{"generate", server, "--chunk-size=5", "x"}, 1, "4, 8, 16"},
+      {{"generate", server}, 2, "generate needs one prompt"},
+      {{"generate", server, "--chunk-size=8", "--auto", "x"}, 2, "either"},
+      {{"generate", server, "--chunk-size=big", "x"}, 2, "--chunk_size=big"},
+      {{"generate", server, "--temprature=1", "x"}, 2, "--temperature"},
+      {{"generate", server, "--prompt-file=/no/such/file"}, 2, "/no/such/file"},
+      {{"score", server}, 2, "--file"},
+      {{"score", server, "--file=/no/such/file"}, 2, "/no/such/file"},
+      {{"tokenize", server}, 2, "needs a text"},
+      {{"genrate", server}, 2, "there is no command genrate"},
+      {{}, 2, "which command"},
+  };
+  for (const auto& bad : cases) {
+    SCOPED_TRACE(bad.says);
+    const Ran ran = RunClient(bad.args);
+    EXPECT_EQ(ran.code, bad.code);
+    EXPECT_THAT(ran.err, AllOf(StartsWith("catctl: "), HasSubstr(bad.says)));
+  }
+  const Ran help = RunClient({"help"});
+  EXPECT_EQ(help.code, 0);
+  EXPECT_THAT(help.out, AllOf(HasSubstr("catctl generate"), HasSubstr("--chunk_size")));
+}
+
+}  // namespace
+}  // namespace catserve::testing

@@ -1,0 +1,196 @@
+// catserved as an operator meets it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <filesystem>
+
+#include "grpcpp/generic/generic_stub.h"
+#include "tests/engine/model/golden.h"
+#include "tests/server/calls.h"
+#include "tests/server/process.h"
+#include "tests/server/text_model.h"
+
+namespace catserve::testing {
+namespace {
+
+using grpc::health::v1::HealthCheckResponse;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+const std::string kModel = "tests/data/golden/adaptive-tiny";
+
+TEST(Catserved, TellsWhatItServesAndWhere) {
+  const TempDirectory directory;
+  ServedProcess server(kModel, {"--port_file=" + directory.File("port"), "--slots=4"});
+  ASSERT_TRUE(server.WaitUntilServing());
+  EXPECT_EQ("127.0.0.1:" + ReadAll(directory.File("port")), server.Address() + "\n");
+  EXPECT_EQ("127.0.0.1:" + ReadAll(directory.File("port.metrics")), server.MetricsAddress() + "\n");
+  const std::string loaded = server.WaitForError("event=model_loaded");
+  EXPECT_THAT(loaded, AllOf(HasSubstr("name=adaptive-tiny"), HasSubstr("kind=cat"),
+                            HasSubstr("kv_dtype=F32"), HasSubstr("kv_bytes="),
+                            HasSubstr("full_context_sequences=\"1: ")));
+  server.Signal(SIGTERM);
+  EXPECT_EQ(server.Wait(), 0);
+}
+
+TEST(Catserved, SigtermLetsAcceptedRequestsFinish) {
+  ServedProcess server(kModel, {"--slots=2"});
+  ASSERT_TRUE(server.WaitUntilServing());
+  Stubs stubs(server.Address());
+  std::vector<std::unique_ptr<GenerateCall>> calls;
+  for (int i = 0; i < 6; ++i) {  // four wait while two run
+    calls.push_back(std::make_unique<GenerateCall>(stubs, GreedyRequest({5, 6, 7}, 8, 240)));
+  }
+  // Accepted, all of them: the server knows them before it gets the signal.
+  AwaitLoad(stubs,
+            [&](const auto&) { return HttpGet(server.MetricsAddress(), "/metrics").size(); });
+  ASSERT_TRUE(calls.back()->ReadTokens());
+  server.Signal(SIGTERM);
+  for (auto& call : calls) {
+    const Generated got = call->Finish();
+    EXPECT_TRUE(got.status.ok()) << got.status.error_message();
+    EXPECT_EQ(got.ids().size(), 240);
+  }
+  EXPECT_EQ(server.Wait(), 0);
+  EXPECT_THAT(server.err(), HasSubstr("event=stopped"));
+}
+
+TEST(Catserved, ASecondSignalEndsAtOnce) {
+  ServedProcess server(kModel, {"--drain_seconds=1000"});
+  ASSERT_TRUE(server.WaitUntilServing());
+  server.Signal(SIGTERM);
+  ASSERT_FALSE(server.WaitForError("event=signal").empty());
+  server.Signal(SIGINT);
+  const int code = server.Wait();
+  EXPECT_TRUE(code == 0 || code == 128 + SIGINT) << code;  // nothing ran: it may be done first
+}
+
+TEST(Catserved, HealthReflectionAndMetricsAnswer) {
+  ServedProcess server(kModel);
+  ASSERT_TRUE(server.WaitUntilServing());
+  Stubs stubs(server.Address());
+  for (const char* name : {"", "liveness", "readiness", "catserve.v1.Generation"}) {
+    EXPECT_EQ(CheckHealth(stubs, name), HealthCheckResponse::SERVING) << name;
+  }
+  EXPECT_THAT(HttpGet(server.MetricsAddress(), "/metrics"),
+              AllOf(HasSubstr("200 OK"), HasSubstr("catserve_ready 1")));
+}
+
+TEST(Catserved, ReflectionListsTheServices) {
+  ServedProcess server(kModel);
+  ASSERT_TRUE(server.WaitUntilServing());
+  Stubs stubs(server.Address());
+  grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer> stub(stubs.channel);
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  const auto next = [&queue] {
+    void* tag = nullptr;
+    bool ok = false;
+    queue.Next(&tag, &ok);
+    return ok;
+  };
+  const auto call = stub.PrepareCall(
+      &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  call->StartCall(nullptr);
+  ASSERT_TRUE(next());
+  const grpc::Slice list_services(std::string("\x3a\x01*", 3));  // field 7, a string
+  call->Write(grpc::ByteBuffer(&list_services, 1), nullptr);
+  ASSERT_TRUE(next());
+  grpc::ByteBuffer answer;
+  call->Read(&answer, nullptr);
+  ASSERT_TRUE(next());
+  grpc::Slice slice;
+  ASSERT_TRUE(answer.DumpToSingleSlice(&slice).ok());
+  const std::string bytes(slice.begin(), slice.end());
+  for (const char* name :
+       {"catserve.v1.Generation", "catserve.v1.Models", "grpc.health.v1.Health"}) {
+    EXPECT_THAT(bytes, HasSubstr(name));
+  }
+  context.TryCancel();
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  next();
+}
+
+// Ends by itself with `code` and one line of stderr that says all these.
+void ExpectStartFails(std::vector<std::string> args, int code,
+                      const std::vector<std::string>& says) {
+  args.insert(args.begin(), ServerBinary());
+  Process server(args);
+  EXPECT_EQ(server.Wait(), code);
+  for (const std::string& text : says) EXPECT_THAT(server.err(), HasSubstr(text));
+}
+
+TEST(Catserved, BadFlagsEndWithCodeTwoAndARemedy) {
+  const std::vector<std::string> quiet = {"--listen_address=127.0.0.1:0", "--metrics_address="};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), quiet.begin(), quiet.end());
+    return more;
+  };
+  ExpectStartFails({}, 2, {"--model=DIRECTORY"});
+  ExpectStartFails({"--model=x", "--threds=3"}, 2, {"--threds", "--threads"});
+  ExpectStartFails({"--model=x", "--threads=-1"}, 2, {"--threads=-1", "0 to 1024"});
+  ExpectStartFails(with({"--model=no/such/place"}), 1, {"no/such/place"});
+  ExpectStartFails(with({"--model=" + kModel, "--default_budget=5"}), 2,
+                   {"--default_budget=5", "1, 2, 4, 8, 16"});
+  ExpectStartFails(with({"--model=" + kModel, "--kv_memory_bytes=1000"}), 2,
+                   {"--kv_memory_bytes=1000", "or more"});
+}
+
+TEST(Catserved, ATakenPortIsAClearError) {
+  ServedProcess first(kModel);
+  const std::string taken = first.Address();
+  ExpectStartFails({"--model=" + kModel, "--listen_address=" + taken, "--metrics_address="}, 1,
+                   {"--listen_address=" + taken, "another server"});
+  ExpectStartFails({"--model=" + kModel, "--listen_address=127.0.0.1:0",
+                    "--metrics_address=" + first.MetricsAddress()},
+                   1, {"--metrics_address=" + first.MetricsAddress(), "another server"});
+}
+
+TEST(Catserved, AHostileCardIsAClearError) {
+  const TempDirectory directory;
+  WriteTextModel(directory);
+  directory.Write("card.json", "{\"dense_twin\": {\"dim\": \"huge\"}}");
+  ExpectStartFails(
+      {"--model=" + directory.path(), "--listen_address=127.0.0.1:0", "--metrics_address="}, 2,
+      {"card.json", "dense_twin.dim"});
+}
+
+TEST(Catserved, TextAndStopStringsThroughARealModel) {
+  const TempDirectory directory;
+  WriteTextModel(directory);
+  directory.Write("card.json", R"({"name": "tiny text",
+      "dense_twin": {"dim": 64, "n_layer": 2, "n_local_heads": 2, "head_dim": 32}})");
+  ServedProcess server(directory.path(), {"--default_budget=4"});
+  ASSERT_TRUE(server.WaitUntilServing()) << server.err();
+  Stubs stubs(server.Address());
+  v1::GenerateRequest request;
+  request.mutable_prompt()->set_text("Once upon a time");
+  request.mutable_sampling()->set_temperature(0);
+  request.mutable_stopping()->set_max_tokens(100);
+  const Generated whole = Generate(stubs, request);
+  ASSERT_TRUE(whole.status.ok()) << whole.status.error_message();
+  EXPECT_EQ(whole.started().chunk_size(), 4);
+  EXPECT_GT(whole.finished().usage().kv_bytes_dense_twin(), 0);
+  EXPECT_LT(whole.finished().usage().kv_bytes_peak(),
+            whole.finished().usage().kv_bytes_dense_same_width());
+
+  // Any piece of the text that spans tokens: the same request then ends just before it.
+  const std::string text = whole.text();
+  ASSERT_GT(text.size(), 40u);
+  size_t from = 20;
+  while ((text[from] & 0xC0) == 0x80) ++from;  // not inside a character
+  size_t to = from + 12;
+  while ((text[to] & 0xC0) == 0x80) ++to;
+  const std::string stop = text.substr(from, to - from);
+  request.mutable_stopping()->add_stop(stop);
+  const Generated cut = Generate(stubs, request);
+  EXPECT_EQ(cut.text(), text.substr(0, text.find(stop)));
+  EXPECT_EQ(cut.choice_end().stop(), stop);
+  EXPECT_LT(cut.ids().size(), whole.ids().size());
+  AwaitIdle(stubs);
+}
+
+}  // namespace
+}  // namespace catserve::testing

@@ -1,0 +1,134 @@
+// From loading to the last stream's end: health, refusals, drain.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "tests/server/process.h"
+#include "tests/server/scripted_server.h"
+
+namespace catserve::testing {
+namespace {
+
+using grpc::health::v1::HealthCheckRequest;
+using grpc::health::v1::HealthCheckResponse;
+using ::testing::HasSubstr;
+
+constexpr const char* kReadyNames[] = {"", "readiness", "catserve.v1.Generation",
+                                       "catserve.v1.Models"};
+
+TEST(Drain, WhileLoadingTheServerAnswersThatItLoads) {
+  ScriptedServer house(ScriptedServer::Options{.serve = false});
+  for (const char* name : kReadyNames) {
+    EXPECT_EQ(CheckHealth(house.stubs(), name), HealthCheckResponse::NOT_SERVING) << name;
+  }
+  EXPECT_EQ(CheckHealth(house.stubs(), "liveness"), HealthCheckResponse::SERVING);
+  const grpc::Status status = Generate(house.stubs(), GreedyRequest({1}, 4, 1)).status;
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("loading"));
+  house.Serve();
+  for (const char* name : kReadyNames) {
+    EXPECT_EQ(CheckHealth(house.stubs(), name), HealthCheckResponse::SERVING) << name;
+  }
+  EXPECT_EQ(CheckHealth(house.stubs(), "unknown"), HealthCheckResponse::SERVICE_UNKNOWN);
+  EXPECT_TRUE(Generate(house.stubs(), GreedyRequest({1}, 4, 1)).status.ok());
+}
+
+// Watches "readiness"; each call of Next waits for the next change.
+class Watcher {
+ public:
+  explicit Watcher(Stubs& stubs) {
+    HealthCheckRequest request;
+    request.set_service("readiness");
+    reader_ = stubs.health->Watch(&context_, request);
+  }
+  ~Watcher() { context_.TryCancel(); }
+  HealthCheckResponse::ServingStatus Next() {
+    HealthCheckResponse response;
+    return reader_->Read(&response) ? response.status() : HealthCheckResponse::UNKNOWN;
+  }
+
+ private:
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReader<HealthCheckResponse>> reader_;
+};
+
+TEST(Drain, RunningStreamsEndAndNewOnesAreRefused) {
+  ScriptedServer house;
+  house.executor().Hold();
+  GenerateCall running(house.stubs(), GreedyRequest({1, 2}, 4, 30));
+  house.executor().Allow(3);
+  ASSERT_TRUE(running.ReadTokens());
+  Watcher watcher(house.stubs());
+  EXPECT_EQ(watcher.Next(), HealthCheckResponse::SERVING);
+
+  std::thread drain([&] { house.server().Drain(absl::Seconds(100)); });
+  EXPECT_EQ(watcher.Next(), HealthCheckResponse::NOT_SERVING);
+  EXPECT_EQ(CheckHealth(house.stubs(), "liveness"), HealthCheckResponse::SERVING);
+  const grpc::Status refused = Generate(house.stubs(), GreedyRequest({1}, 4, 1)).status;
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(refused.error_message(), HasSubstr("draining"));
+  EXPECT_TRUE(GetLoad(house.stubs()).draining());
+
+  house.executor().Release();
+  const Generated got = running.Finish();
+  EXPECT_TRUE(got.status.ok()) << got.status.error_message();
+  EXPECT_EQ(got.ids().size(), 30);
+  EXPECT_EQ(got.finished().reason(), v1::FINISH_REASON_LENGTH);
+  drain.join();
+}
+
+TEST(Drain, PastTheLimitStreamsEndAborted) {
+  ScriptedServer house;
+  house.executor().Hold();
+  GenerateCall running(house.stubs(), GreedyRequest({1, 2}, 4, 200));
+  house.executor().Allow(3);
+  ASSERT_TRUE(running.ReadTokens());
+  std::thread drain([&] { house.server().Drain(absl::ZeroDuration()); });
+  Request probe;
+  probe.prompt = {1};
+  probe.budget.chunk_size = 4;
+  // Until the engine itself knows: the step in flight must not end before.
+  while (!absl::IsUnavailable(house.engine().Submit(probe, [](Event) {}).status())) continue;
+  house.executor().Release();
+  const Generated got = running.Finish();
+  drain.join();
+  EXPECT_TRUE(got.status.ok()) << got.status.error_message();
+  EXPECT_EQ(got.finished().reason(), v1::FINISH_REASON_ABORTED);
+  EXPECT_LT(got.ids().size(), 200);
+}
+
+TEST(Metrics, ThePageTellsWhatHappened) {
+  ScriptedServer house;
+  v1::GenerateRequest request = GreedyRequest({1, 2, 3}, 4, 20);
+  ASSERT_TRUE(Generate(house.stubs(), request).status.ok());
+  request.mutable_budget()->set_chunk_size(7);
+  ASSERT_FALSE(Generate(house.stubs(), request).status.ok());
+  const std::string page =
+      HttpGet("127.0.0.1:" + std::to_string(house.metrics().port()), "/metrics");
+  for (const char* line :
+       {"catserve_requests_total{code=\"OK\",method=\"Generate\"} 1\n",
+        "catserve_requests_total{code=\"INVALID_ARGUMENT\",method=\"Generate\"} 1\n",
+        "catserve_choices_finished_total{reason=\"FINISH_REASON_LENGTH\"} 1\n",
+        "catserve_prompt_tokens_total 3\n", "catserve_generated_tokens_total 20\n",
+        "catserve_time_to_first_token_seconds_count 1\n", "catserve_inter_token_seconds_count 19\n",
+        "catserve_inter_token_seconds_bucket{le=\"0.0005\"}",
+        "catserve_inter_token_seconds_bucket{le=\"60\"} 19\n", "catserve_queue_seconds_count 1\n",
+        "catserve_running_requests 0\n", "catserve_waiting_requests 0\n",
+        "catserve_kv_pages_used 0\n", "catserve_kv_pages_capacity 256\n", "catserve_ready 1\n",
+        "catserve_chunks_compressed_total 5\n",
+        "catserve_model_info{kind=\"cat\",name=\"scripted\"} 1\n"}) {
+    EXPECT_THAT(page, HasSubstr(line));
+  }
+}
+
+TEST(Metrics, ATakenAddressIsAClearError) {
+  const auto first = Metrics::Create("127.0.0.1:0");
+  ASSERT_TRUE(first.ok());
+  const auto second = Metrics::Create("127.0.0.1:" + std::to_string((*first)->port()));
+  ASSERT_FALSE(second.ok());
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("--metrics_address"));
+}
+
+}  // namespace
+}  // namespace catserve::testing

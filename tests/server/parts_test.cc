@@ -1,0 +1,198 @@
+// The server's small parts: flags, model card, log lines, sizes.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "server/dial.h"
+#include "server/flags.h"
+#include "server/kv_size.h"
+#include "server/log.h"
+#include "server/model_card.h"
+#include "server/port_file.h"
+#include "tests/engine/model/checkpoint_writer.h"
+
+namespace catserve::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+std::string Message(const absl::Status& status) { return std::string(status.message()); }
+
+TEST(Flags, ReadsValuesDashesAndPairs) {
+  const auto options = ReadServerFlags({"--model=m", "--kv-dtype", "BF16", "--drain_seconds=1.5",
+                                        "--slots=3", "--slots=5", "--metrics_address="});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->model_dir, "m");
+  EXPECT_EQ(options->kv_dtype, "BF16");
+  EXPECT_EQ(options->slots, 5);
+  EXPECT_EQ(options->drain, absl::Milliseconds(1500));
+  EXPECT_EQ(options->metrics_address, "");
+  // Flags are the process's: put them back.
+  ASSERT_TRUE(ReadServerFlags({"--model=m", "--kv_dtype=F32", "--drain_seconds=30", "--slots=32",
+                               "--metrics_address=127.0.0.1:9500"})
+                  .ok());
+}
+
+TEST(Flags, EachMistakeNamesTheFlagAndTheRemedy) {
+  const std::string good_model = "--model=m";
+  const struct {
+    std::vector<std::string> args;
+    const char* flag;
+    const char* remedy;
+    std::string undo;
+  } cases[] = {
+      {{"--model="}, "--model", "--model=DIRECTORY", good_model},
+      {{good_model, "--modle=x"}, "--modle", "--model", good_model},
+      {{good_model, "stray"}, "stray", "--name=value", good_model},
+      {{good_model, "--slots"}, "--slots", "needs a value", good_model},
+      {{good_model, "--slots=many"}, "--slots=many", "1 to 4096", "--slots=32"},
+      {{good_model, "--slots=0"}, "--slots=0", "1 to 4096", "--slots=32"},
+      {{good_model, "--listen_address=nowhere"},
+       "--listen_address",
+       "host:port",
+       "--listen_address=127.0.0.1:8500"},
+      {{good_model, "--listen_address=a:70000"},
+       "--listen_address",
+       "0 to 65535",
+       "--listen_address=127.0.0.1:8500"},
+      {{good_model, "--metrics_address=x"},
+       "--metrics_address",
+       "host:port",
+       "--metrics_address=127.0.0.1:9500"},
+      {{good_model, "--backend=tpu"}, "--backend", "cpu-reference", "--backend=cpu"},
+      {{good_model, "--kv_dtype=F8"}, "--kv_dtype", "BF16", "--kv_dtype=F32"},
+      {{good_model, "--default_budget=most"}, "--default_budget", "auto", "--default_budget=auto"},
+      {{good_model, "--kv_memory_bytes=-1"}, "--kv_memory_bytes", "0 to", "--kv_memory_bytes=0"},
+      {{good_model, "--drain_seconds=nan"}, "--drain_seconds", "0 to", "--drain_seconds=30"},
+      {{good_model, "--request_bytes_max=1"},
+       "--request_bytes_max",
+       "1024",
+       "--request_bytes_max=4194304"},
+  };
+  for (const auto& bad : cases) {
+    SCOPED_TRACE(bad.args.back());
+    const auto options = ReadServerFlags(bad.args);
+    ASSERT_FALSE(options.ok());
+    EXPECT_THAT(Message(options.status()), AllOf(HasSubstr(bad.flag), HasSubstr(bad.remedy)));
+    EXPECT_EQ(Message(options.status()).find('\n'), std::string::npos);
+    ASSERT_TRUE(ReadServerFlags({good_model, bad.undo}).ok());
+  }
+}
+
+TEST(ModelCard, ReadsWhatItNeedsAndIgnoresTheRest) {
+  const auto card = ParseModelCard(R"({"name": "tiny", "licence": ["x"],
+      "dense_twin": {"path": "../d", "dim": 256, "n_layer": 4, "n_local_heads": 2, "head_dim": 64},
+      "quality": [{"chunk_size": 4, "heldout_bits_per_byte": 1.5},
+                  {"chunk_size": 8, "heldout_bits_per_byte": 2}]})",
+                                   "card.json");
+  ASSERT_TRUE(card.ok()) << card.status();
+  EXPECT_EQ(card->name, "tiny");
+  EXPECT_EQ(card->dense_twin->kv_heads, 2);
+  EXPECT_EQ(card->heldout_bits_per_byte.at(8), 2.0);
+  EXPECT_TRUE(ParseModelCard("{}", "card.json").ok());
+}
+
+TEST(ModelCard, AHostileCardIsAnErrorThatNamesFileAndField) {
+  const std::string deep = std::string(100000, '[') + std::string(100000, ']');
+  const struct {
+    std::string json;
+    const char* says;
+  } cases[] = {
+      {"", "JSON object"},
+      {"[]", "JSON object"},
+      {"{\"a\": ", "JSON object"},
+      {"{\"x\": " + deep + "}", "nested"},
+      {deep, "nested"},
+      {"{\"name\": 5}", "name must be a string"},
+      {"{\"name\": \"a\\nb\"}", "control character"},
+      {"{\"name\": \"" + std::string(200, 'x') + "\"}", "longer than 128"},
+      {"{\"dense_twin\": 3}", "dense_twin must be an object"},
+      {"{\"dense_twin\": {\"dim\": 1e300}}", "dense_twin.dim must be"},
+      {"{\"dense_twin\": {\"dim\": -1}}", "dense_twin.dim must be"},
+      {"{\"dense_twin\": {\"dim\": 99999999999999999999}}", "dense_twin.dim must be"},
+      {"{\"quality\": {}}", "quality must be a list"},
+      {"{\"quality\": [7]}", "quality[0]"},
+      {"{\"quality\": [{\"chunk_size\": 4}]}", "quality[0].heldout_bits_per_byte"},
+      {"{\"quality\": [{\"chunk_size\": 4, \"heldout_bits_per_byte\": -1}]}", "0 or more"},
+      {"{\"quality\": [{\"chunk_size\": 4, \"heldout_bits_per_byte\": 1},"
+       "{\"chunk_size\": 4, \"heldout_bits_per_byte\": 1}]}",
+       "twice"},
+  };
+  for (const auto& bad : cases) {
+    SCOPED_TRACE(bad.says);
+    const auto card = ParseModelCard(bad.json, "dir/card.json");
+    ASSERT_FALSE(card.ok());
+    EXPECT_THAT(Message(card.status()), AllOf(HasSubstr("dir/card.json"), HasSubstr(bad.says)));
+  }
+}
+
+TEST(ModelCard, AnAbsentFileIsAnEmptyCardAHugeOneAnError) {
+  const TempDirectory directory;
+  EXPECT_TRUE(LoadModelCard(directory.path()).ok());
+  directory.Write("card.json", std::string(kCardBytesMax + 1, ' '));
+  EXPECT_THAT(Message(LoadModelCard(directory.path()).status()), HasSubstr("1 MiB"));
+}
+
+TEST(Log, ValuesCannotForgeLines) {
+  EXPECT_EQ(FormatLogLine("info", "start", {{"port", 8500}, {"name", "tiny"}}),
+            "level=info event=start port=8500 name=tiny");
+  EXPECT_EQ(FormatLogLine("info", "e", {{"v", "a b\"\nlevel=error"}}),
+            "level=info event=e v=\"a b\\\"\\nlevel=error\"");
+  EXPECT_EQ(FormatLogLine("info", "e", {{"v", ""}}), "level=info event=e v=\"\"");
+}
+
+ModelGeometry Cat() {
+  return {.kind = ModelKind::kCat,
+          .chunk_sizes = {4, 16},
+          .block_size = 256,
+          .vocab_size = 100,
+          .bytes_per_entry = 64};
+}
+
+TEST(KvSize, TakesWhatTheSlotsCanUseWithinAQuarter) {
+  // Most entries up to 256 tokens: 68 at C = 4 (5 pages), 32 at C = 16 (2 pages).
+  EXPECT_EQ(*KvPages(Cat(), 0, 10, int64_t{1} << 40), 50);
+  EXPECT_EQ(*KvPages(Cat(), 0, 10, 4 * 20 * 16 * 64), 20);
+  EXPECT_EQ(*KvPages(Cat(), 7 * 16 * 64 + 5, 10, 0), 7);
+  const auto little = KvPages(Cat(), 16 * 64, 10, 0);
+  EXPECT_THAT(Message(little.status()), AllOf(HasSubstr("--kv_memory_bytes=1024"),
+                                              HasSubstr("--kv_memory_bytes=2048 or more")));
+  EXPECT_EQ(FullContextSequences(Cat(), 30), "4: 6, 16: 15");
+}
+
+TEST(KvSize, ADenseModelNeedsAnEntryForEachToken) {
+  ModelGeometry dense = Cat();
+  dense.kind = ModelKind::kDense;
+  dense.chunk_sizes = {};
+  EXPECT_EQ(*KvPages(dense, 0, 2, int64_t{1} << 40), 32);
+  EXPECT_EQ(FullContextSequences(dense, 32), "2");
+}
+
+TEST(Dial, CoarserCostsLessMemoryAndADenseModelIsItsOwnMeasure) {
+  ServedModel model;
+  model.description.geometry = Cat();
+  model.description.geometry.block_size = 4096;
+  model.description.decoder = {64, 4, 4, 4, 16, 256};
+  model.description.compressor = {32, 2, 2, 2, 16, 128};
+  EXPECT_EQ(KvBytesPer1000Tokens(Cat(), 4), 16000);
+  EXPECT_EQ(KvBytesPer1000Tokens(Cat(), 16), 4000);
+  EXPECT_GT(DecodeOperations(model.description, 4), DecodeOperations(model.description, 16));
+  ServedModel dense;
+  dense.description = model.description;
+  dense.description.geometry.kind = ModelKind::kDense;
+  dense.description.geometry.chunk_sizes = {};
+  EXPECT_EQ(DecodeOperations(dense.description, 0), DenseDecodeOperations(dense));
+  // By hand: 4 layers of 64 x (64 x 4) + 3 x 64 x 256 weights, 2,048 entries, 100 outputs.
+  const double by_hand = 4.0 * (2 * (64 * 256 + 3 * 64 * 256) + 4 * 2048 * 64) + 2 * 64 * 100;
+  EXPECT_EQ(DenseDecodeOperations(model), by_hand);
+}
+
+TEST(PortFile, HoldsTheNumberOrSaysWhyNot) {
+  const TempDirectory directory;
+  ASSERT_TRUE(WritePortFile(directory.File("port"), 12345).ok());
+  EXPECT_EQ(ReadAll(directory.File("port")), "12345\n");
+  EXPECT_THAT(Message(WritePortFile(directory.File("no/port"), 1)), HasSubstr("--port_file"));
+}
+
+}  // namespace
+}  // namespace catserve::testing
