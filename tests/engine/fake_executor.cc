@@ -138,6 +138,7 @@ void FakeExecutor::WriteHistory(const StepPlan& plan) {
   for (const HistoryWrite& write : plan.history_writes) {
     std::vector<TokenId>& history = slots_[write.slot].history;
     Check(write.position == 0, "prompts start a history");
+    slots_[write.slot].reference.reset();
     history.assign(plan.tokens.begin() + write.first,
                    plan.tokens.begin() + write.first + write.count);
   }
@@ -217,10 +218,19 @@ uint64_t FakeExecutor::Input(const StepPlan& plan, const RowRun& run, const Row&
   return ReferenceRows::TokenInput(history[row.index]);
 }
 
+ReferenceRows& FakeExecutor::Reference(const RowRun& run) {
+  SlotState& slot = slots_[run.slot];
+  if (!slot.reference || slot.chunk_size != run.chunk_size) {
+    slot.reference.emplace(model_, run.chunk_size, slot.history);
+    slot.chunk_size = run.chunk_size;
+  }
+  return *slot.reference;
+}
+
 uint64_t FakeExecutor::Expected(const StepPlan& plan, const RowRun& run, const Row& row,
                                 int32_t seen, int32_t& predicts) {
   const int32_t size = run.chunk_size;
-  ReferenceRows reference(model_, size, slots_[run.slot].history);
+  ReferenceRows& reference = Reference(run);
   switch (row.kind) {
     case RowKind::kFirst:
     case RowKind::kSummary: {

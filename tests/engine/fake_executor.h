@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -74,6 +75,8 @@ class FakeExecutor : public StepExecutor {
  private:
   struct SlotState {
     std::vector<TokenId> history;
+    int32_t chunk_size = 0;
+    std::optional<ReferenceRows> reference;  // of `history` at `chunk_size`
   };
   struct Step {                       // of the plan being computed
     std::vector<uint64_t> symbols;    // by row
@@ -91,6 +94,7 @@ class FakeExecutor : public StepExecutor {
   // The symbol that the row must have, and what it predicts.
   uint64_t Expected(const StepPlan& plan, const RowRun& run, const Row& row, int32_t seen,
                     int32_t& predicts);
+  ReferenceRows& Reference(const RowRun& run);
   int64_t EntryAt(const StepPlan& plan, PageList pages, int32_t entry);
   SampleResult Draw(const Sample& sample, const Step& step);
   SampleResult Score(const ScoreRow& score, const Step& step);
