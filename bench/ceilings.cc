@@ -27,12 +27,13 @@ std::atomic<float> g_keep;  // results go here, so that the compiler must comput
 __attribute__((target("avx2,fma"))) float MultiplyAdds(int64_t rounds) {
   // Twelve chains hide the latency of two multiply-add units.
   constexpr int kChains = 12;
-  Lanes acc[kChains] = {};
+  Lanes acc[kChains];
+  for (int j = 0; j < kChains; ++j) acc[j] = Lanes{} + static_cast<float>(j);  // or they merge
   const Lanes a = Lanes{} + 1.0000001f, b = Lanes{} + 1e-9f;
   for (int64_t i = 0; i < rounds; ++i) {
-    for (Lanes& lane : acc) {
-      asm volatile("vfmadd231ps %1, %2, %0" : "+x"(lane) : "x"(a), "x"(b));
-    }
+    // An asm statement or a loop that stays one would keep the chains in memory.
+#pragma GCC unroll 12
+    for (int j = 0; j < kChains; ++j) acc[j] = __builtin_ia32_vfmaddps256(acc[j], a, b);
   }
   Lanes sum = {};
   for (const Lanes& lane : acc) sum += lane;

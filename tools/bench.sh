@@ -12,6 +12,7 @@ run() {
   "$bench" "$@" | tee >(grep = >>"$lines") | grep -v = || true
   echo
 }
+"$1/bench/kernel_bench" | tee >(grep = >>"$lines") | grep -v = || true
 run --model=models/english-tiny --prompt_tokens=256
 run --model=models/english-tiny-dense --prompt_tokens=256
 if [ "${QUICK:-0}" != 1 ]; then

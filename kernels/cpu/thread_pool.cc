@@ -7,17 +7,14 @@
 namespace catserve::cpu {
 namespace {
 
-// About 10 us: the operations of one layer follow each other faster than a futex wakes, but a
-// machine that is busy with other work must not lose its cores to waiting.
-constexpr int kSpins = 400;
+// Some microseconds: the operations of one layer follow each other faster than a futex wakes, but
+// a machine that is busy with other work must not lose its cores to waiting.
+constexpr int kSpins = 4000;
 
 int AwaitChange(std::atomic<int>& value, int old) {
   for (int i = 0; i < kSpins; ++i) {
     const int now = value.load(std::memory_order_acquire);
     if (now != old) return now;
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
   }
   value.wait(old, std::memory_order_acquire);
   return value.load(std::memory_order_acquire);

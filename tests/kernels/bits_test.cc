@@ -1,6 +1,8 @@
 // The CPU promise: a row's bits depend on that row's inputs and on the entries it sees alone. They
 // are the same in the scalar reference and its vectorised form, with any number of rows and
 // threads, and however the entries are split between prefix and pages.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -203,6 +205,35 @@ TEST(BitsTest, PagedAttentionDependsOnTheLogicalOrderAlone) {
       }
     }
   }
+}
+
+// A pool of 9.2 GB of which only the touched pages exist: offsets beyond 2^31 elements must not
+// wrap.
+TEST(BitsTest, PagedAttentionAddressesLargePools) {
+  constexpr int64_t kPages = 70'000;
+  constexpr int32_t kDim = 64;
+  constexpr size_t kBytes = kPages * 16 * 2 * kKvPageEntries * kDim * 4;
+  void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  const KvLayer kv{memory, DType::kF32, kPages, 16, kDim};
+  for (const char* name : {"cpu-reference", "cpu"}) {
+    const auto backend = Make(name, 2);
+    const std::vector<float> qkv = Random(12).Normal(3 * 16 * kDim);
+    HeadSpec spec{.heads = 16, .kv_heads = 16, .head_dim = kDim};
+    Tensor rotary(*backend, {1, kDim}, std::vector<float>(kDim, 0.5f));
+    spec.rotary = rotary;
+    Tensor row(*backend, {1, 3 * 16 * kDim}, qkv);
+    const int32_t positions[] = {0};
+    const int64_t slots[] = {kPages * kKvPageEntries - 16};
+    backend->PrepareHeads(row, spec, positions, &kv, slots);
+    Tensor out(*backend, {1, 16 * kDim});
+    const AttentionRow reads[] = {{0, 0, 0, 1}};
+    const int32_t ids[] = {kPages - 1};
+    backend->PagedAttention(out, row.view().Columns(0, 16 * kDim), spec, kv, reads, ids);
+    EXPECT_TRUE(SameBits(out.Read(), {qkv.end() - 16 * kDim, qkv.end()})) << "its own value";
+  }
+  munmap(memory, kBytes);
 }
 
 TEST(BitsTest, BlockAttention) {

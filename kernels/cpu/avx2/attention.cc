@@ -1,6 +1,7 @@
 // Entries go through in blocks of 16 (a page): one block of keys serves every query of the tile,
-// then one block of values. Rows of a block are read where they lie if eight lanes divide them, and
-// otherwise from a copy widened to F32 and filled up with zeros.
+// then one block of values. Rows of a block are read where they lie, or from a copy in F32 filled
+// up with zeros: if eight lanes do not divide them, or if so many queries read BF16 that widening
+// each element once pays.
 #include "kernels/cpu/avx2/functions.h"
 #include "kernels/cpu/avx2/simd.h"
 
@@ -10,21 +11,22 @@ namespace {
 constexpr int64_t kBlock = 16;
 constexpr int64_t kHeadDimMax = 256;
 
-// Rows of F32 whose length is a multiple of 8; the scratch has room for one block.
+// Rows of F32 or BF16 whose length is a multiple of 8.
+template <typename T>
 struct Rows {
-  const float* data;
+  const T* data;
   int64_t stride;
 };
 
 struct Scratch {
-  alignas(32) float rows[kBlock * kHeadDimMax];
+  alignas(32) float rows[kBlock * kHeadDimMax];  // one block, widened
   alignas(32) float queries[kQueryTile * kHeadDimMax];
   alignas(32) float sums[kQueryTile * kHeadDimMax];
   int64_t width;  // head_dim rounded up to 8
 };
 
 template <typename T>
-Rows Widened(Scratch& s, const T* from, int64_t stride, int64_t count, int64_t head_dim) {
+Rows<float> Widened(Scratch& s, const T* from, int64_t stride, int64_t count, int64_t head_dim) {
   for (int64_t e = 0; e < count; ++e) {
     float* to = s.rows + e * s.width;
     int64_t d = 0;
@@ -34,9 +36,20 @@ Rows Widened(Scratch& s, const T* from, int64_t stride, int64_t count, int64_t h
   return {s.rows, s.width};
 }
 
-// Entries [first, first + count) of one part (keys or values) of a run.
-Rows BlockRows(Scratch& s, const AttentionTile& tile, const void* part, int64_t first,
-               int64_t count) {
+// Entries [first, first + count) of one part (keys or values) of a run, read as T.
+template <typename T>
+Rows<T> BlockRows(Scratch& s, const AttentionTile& tile, const void* part, int64_t first,
+                  int64_t count);
+
+template <>
+Rows<uint16_t> BlockRows(Scratch&, const AttentionTile& tile, const void* part, int64_t first,
+                         int64_t) {
+  return {static_cast<const uint16_t*>(part) + first * tile.entry_stride, tile.entry_stride};
+}
+
+template <>
+Rows<float> BlockRows(Scratch& s, const AttentionTile& tile, const void* part, int64_t first,
+                      int64_t count) {
   const int64_t at = first * tile.entry_stride;
   if (tile.dtype == DType::kBF16) {
     return Widened(s, static_cast<const uint16_t*>(part) + at, tile.entry_stride, count,
@@ -54,30 +67,36 @@ __m256 SumLanesOfEach(const __m256 (&a)[8]) {
   return _mm256_add_ps(_mm256_permute2f128_ps(q0, q1, 0x20), _mm256_permute2f128_ps(q0, q1, 0x31));
 }
 
+struct ScoreShape {
+  int64_t width;
+  float scale;
+};
+
 // scores[0, 8) = (q . keys[i]) * scale; rows beyond `count` repeat the last and are ignored.
-void Score8(float* scores, const float* q, Rows keys, int64_t count, int64_t width, float scale) {
-  const float* rows[8];
+template <typename T>
+void Score8(float* scores, const float* q, Rows<T> keys, int64_t count, const ScoreShape& shape) {
+  const T* rows[8];
   for (int64_t i = 0; i < 8; ++i) rows[i] = keys.data + (i < count ? i : count - 1) * keys.stride;
   __m256 sums[8];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) sums[i] = _mm256_setzero_ps();
-  for (int64_t d = 0; d < width; d += 8) {
+  for (int64_t d = 0; d < shape.width; d += 8) {
     const __m256 x = Load(q + d);
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) sums[i] = _mm256_fmadd_ps(x, Load(rows[i] + d), sums[i]);
   }
-  _mm256_storeu_ps(scores, _mm256_mul_ps(SumLanesOfEach(sums), _mm256_set1_ps(scale)));
+  _mm256_storeu_ps(scores, _mm256_mul_ps(SumLanesOfEach(sums), _mm256_set1_ps(shape.scale)));
 }
 
 // sums[d] = fma over entries in order of p[e] * values[e][d], for V vectors of d.
-template <int V>
-void Accumulate(float* sums, const float* p, Rows values, int64_t count) {
+template <int V, typename T>
+void Accumulate(float* sums, const float* p, Rows<T> values, int64_t count) {
   __m256 lanes[V];
 #pragma GCC unroll 8
   for (int i = 0; i < V; ++i) lanes[i] = _mm256_load_ps(sums + 8 * i);
   for (int64_t e = 0; e < count; ++e) {
     const __m256 weight = _mm256_broadcast_ss(p + e);
-    const float* row = values.data + e * values.stride;
+    const T* row = values.data + e * values.stride;
 #pragma GCC unroll 8
     for (int i = 0; i < V; ++i) lanes[i] = _mm256_fmadd_ps(weight, Load(row + 8 * i), lanes[i]);
   }
@@ -85,7 +104,8 @@ void Accumulate(float* sums, const float* p, Rows values, int64_t count) {
   for (int i = 0; i < V; ++i) _mm256_store_ps(sums + 8 * i, lanes[i]);
 }
 
-void AccumulateAll(float* sums, const float* p, Rows values, int64_t count, int64_t width) {
+template <typename T>
+void AccumulateAll(float* sums, const float* p, Rows<T> values, int64_t count, int64_t width) {
   for (; width >= 64; width -= 64, sums += 64, values.data += 64) {
     Accumulate<8>(sums, p, values, count);
   }
@@ -112,14 +132,31 @@ float Softmax(float* scores, int64_t visible) {
   return SumLanes(sum);
 }
 
-// Calls visit(first logical entry, run, first in the run, count) for every block.
+// Pages lie apart, where the hardware does not look ahead. Into the L2 cache: more lines can be on
+// their way to it than to L1 (measured: twice the bandwidth).
+void Prefetch(const AttentionTile& tile, const void* part, int64_t entries) {
+  const int64_t bytes = entries * tile.entry_stride * (tile.dtype == DType::kBF16 ? 2 : 4);
+  for (int64_t i = 0; i < bytes; i += 64) {
+    _mm_prefetch(static_cast<const char*>(part) + i, _MM_HINT_T1);
+  }
+}
+
+struct Range {
+  int64_t first;
+  int64_t count;
+};
+
+// Calls visit(first logical entry, run, range in the run) for every block, the run after it on its
+// way into the cache. part: which half of the runs is read.
 template <typename Visit>
-void ForEachBlock(const AttentionTile& tile, Visit visit) {
+void ForEachBlock(const AttentionTile& tile, const void* EntryRun::*part, Visit visit) {
   int64_t base = 0;
   for (int64_t r = 0; r < tile.run_count; ++r) {
     const EntryRun& run = tile.runs[r];
+    if (r + 1 < tile.run_count) Prefetch(tile, tile.runs[r + 1].*part, tile.runs[r + 1].count);
     for (int64_t first = 0; first < run.count; first += kBlock) {
-      visit(base + first, run, first, run.count - first < kBlock ? run.count - first : kBlock);
+      const int64_t left = run.count - first;
+      visit(base + first, run, Range{first, left < kBlock ? left : kBlock});
     }
     base += run.count;
   }
@@ -144,37 +181,59 @@ void StoreOutput(const Scratch& s, const AttentionTile& tile, int64_t i, float s
   }
 }
 
-}  // namespace
-
-void Attend(const AttentionTile& tile) {
-  Scratch s;
-  s.width = (tile.head_dim + 7) / 8 * 8;
-  LoadQueries(s, tile);
+template <typename T>
+void ScoreAll(Scratch& s, const AttentionTile& tile) {
   const int64_t stride = ScoreStride(tile.entries);
-  ForEachBlock(tile, [&](int64_t base, const EntryRun& run, int64_t first, int64_t count) {
-    const Rows keys = BlockRows(s, tile, run.keys, first, count);
+  ForEachBlock(tile, &EntryRun::keys, [&](int64_t base, const EntryRun& run, Range range) {
+    const Rows<T> keys = BlockRows<T>(s, tile, run.keys, range.first, range.count);
     for (int64_t i = 0; i < tile.query_count; ++i) {
       const int64_t needed = tile.queries[i].visible - base;
-      for (int64_t e = 0; e < count && e < needed; e += 8) {
-        Score8(tile.scores + i * stride + base + e, s.queries + i * s.width,
-               {keys.data + e * keys.stride, keys.stride}, count - e, s.width, tile.scale);
+      for (int64_t e = 0; e < range.count && e < needed; e += 8) {
+        Score8<T>(tile.scores + i * stride + base + e, s.queries + i * s.width,
+                  {keys.data + e * keys.stride, keys.stride}, range.count - e,
+                  {s.width, tile.scale});
       }
     }
   });
-  float sums[kQueryTile];
-  for (int64_t i = 0; i < tile.query_count; ++i) {
-    sums[i] = Softmax(tile.scores + i * stride, tile.queries[i].visible);
-  }
-  ForEachBlock(tile, [&](int64_t base, const EntryRun& run, int64_t first, int64_t count) {
-    const Rows values = BlockRows(s, tile, run.values, first, count);
+}
+
+template <typename T>
+void WeighAll(Scratch& s, const AttentionTile& tile) {
+  const int64_t stride = ScoreStride(tile.entries);
+  ForEachBlock(tile, &EntryRun::values, [&](int64_t base, const EntryRun& run, Range range) {
+    const Rows<T> values = BlockRows<T>(s, tile, run.values, range.first, range.count);
     for (int64_t i = 0; i < tile.query_count; ++i) {
       const int64_t needed = tile.queries[i].visible - base;
       if (needed <= 0) continue;
       AccumulateAll(s.sums + i * s.width, tile.scores + i * stride + base, values,
-                    needed < count ? needed : count, s.width);
+                    needed < range.count ? needed : range.count, s.width);
     }
   });
+}
+
+template <typename T>
+void AttendReading(Scratch& s, const AttentionTile& tile) {
+  float sums[kQueryTile];
+  ScoreAll<T>(s, tile);
+  for (int64_t i = 0; i < tile.query_count; ++i) {
+    sums[i] = Softmax(tile.scores + i * ScoreStride(tile.entries), tile.queries[i].visible);
+  }
+  WeighAll<T>(s, tile);
   for (int64_t i = 0; i < tile.query_count; ++i) StoreOutput(s, tile, i, sums[i]);
+}
+
+}  // namespace
+
+void Attend(const AttentionTile& tile) {
+  constexpr int64_t kFewQueries = 2;
+  Scratch s;
+  s.width = (tile.head_dim + 7) / 8 * 8;
+  LoadQueries(s, tile);
+  if (tile.dtype == DType::kBF16 && s.width == tile.head_dim && tile.query_count <= kFewQueries) {
+    AttendReading<uint16_t>(s, tile);
+  } else {
+    AttendReading<float>(s, tile);
+  }
 }
 
 }  // namespace catserve::cpu::avx2

@@ -1,0 +1,162 @@
+// Speed of the seam's heavy operations on the CPU, beside what the machine could do: products with
+// weights rotated through more memory than any cache holds, attention over long lists of pages, and
+// the drawing of tokens. Prints a table, then name=value lines.
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "bench/ceilings.h"
+#include "kernels/backend_factory.h"
+
+namespace catserve {
+namespace {
+
+constexpr int64_t kOut = 4096;
+constexpr int64_t kIn = 1536;
+constexpr int64_t kWeightBytes = int64_t{160} << 20;
+constexpr int kTries = 12;
+
+std::vector<float> RandomFloats(int64_t n, float scale) {
+  std::mt19937 engine(1);
+  std::uniform_real_distribution<float> uniform(-scale, scale);
+  std::vector<float> values(n);
+  for (float& value : values) value = uniform(engine);
+  return values;
+}
+
+// The best of a few tries: on a shared machine the others measure the neighbours.
+double BestSeconds(const std::function<void()>& work) {
+  double best = 1e30;
+  for (int i = 0; i < kTries; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const auto end = std::chrono::steady_clock::now();
+    best = std::min(best, std::chrono::duration<double>(end - start).count());
+  }
+  return best;
+}
+
+void Print(const std::string& name, double value, const char* unit) {
+  std::printf("%s=%.4g %s\n", name.c_str(), value, unit);
+}
+
+class KernelBench {
+ public:
+  explicit KernelBench(int threads)
+      : backend_(MakeBackend("cpu", threads).value()), ceilings_(MeasureCeilings(threads)) {
+    std::printf("backend %s, %d threads\n", backend_->Description(), threads);
+    Print("read_bandwidth", ceilings_.read_bytes_per_second / 1e9, "GB/s");
+    Print("fma_peak", ceilings_.flops_per_second / 1e9, "GFLOP/s");
+  }
+
+  void MatMul(DType dtype) {
+    std::vector<float> host = RandomFloats(kOut * kIn, 0.05f);  // as BF16: any bits do
+    const TensorView view(host.data(), dtype, {kOut, kIn});
+    std::vector<std::unique_ptr<Matrix>> weights;
+    for (int64_t bytes = 0; bytes < kWeightBytes; bytes += weights.back()->bytes()) {
+      weights.push_back(backend_->Pack(view).value());
+    }
+    for (const int64_t rows : {1, 2, 4, 16, 64, 512}) {
+      std::vector<float> x = RandomFloats(rows * kIn, 1.0f), out(rows * kOut);
+      const TensorView x_view(x.data(), DType::kF32, {rows, kIn});
+      const TensorView out_view(out.data(), DType::kF32, {rows, kOut});
+      const size_t count = rows < 16 ? weights.size() : 2;
+      const double seconds = BestSeconds([&] {
+        for (size_t i = 0; i < count; ++i) {
+          backend_->MatMul(out_view, x_view, *weights[next_++ % weights.size()], false);
+        }
+      }) / static_cast<double>(count);
+      const std::string name =
+          std::string("matmul_") + Name(dtype) + "_rows_" + std::to_string(rows);
+      Print(name + "_bandwidth", static_cast<double>(weights[0]->bytes()) / seconds / 1e9, "GB/s");
+      Print(name + "_rate", 2e-9 * static_cast<double>(rows * kOut * kIn) / seconds, "GFLOP/s");
+    }
+  }
+
+  // rows of one sequence of `entries` entries each, in fresh pages; or a prefill of one.
+  void Attention(DType dtype, int64_t rows, bool prefill) {
+    constexpr int32_t kHeads = 12, kHeadDim = 64;
+    constexpr int64_t kEntries = 1024, kPages = kEntries / kKvPageEntries;
+    const int64_t lists = prefill ? 1 : rows;
+    const auto pool = backend_->Allocate(lists * kPages * kHeads * 2 * kKvPageEntries * kHeadDim *
+                                         SizeOf(dtype)).value();
+    const KvLayer kv{pool->data(), dtype, lists * kPages, kHeads, kHeadDim};
+    std::vector<int32_t> pages(lists * kPages);
+    for (size_t i = 0; i < pages.size(); ++i) pages[i] = static_cast<int32_t>(i);
+    std::vector<AttentionRow> described;
+    for (int32_t i = 0; i < rows; ++i) {
+      const int32_t list = prefill ? 0 : i;
+      const int64_t entries = prefill ? kEntries - rows + i + 1 : kEntries;
+      described.push_back({0, 0, list * static_cast<int32_t>(kPages),
+                           static_cast<int32_t>(entries)});
+    }
+    std::vector<float> q = RandomFloats(rows * kHeads * kHeadDim, 1.0f), out(q.size());
+    const TensorView q_view(q.data(), DType::kF32, {rows, kHeads * kHeadDim});
+    const TensorView out_view(out.data(), DType::kF32, {rows, kHeads * kHeadDim});
+    const HeadSpec spec{.heads = kHeads, .kv_heads = kHeads, .head_dim = kHeadDim};
+    const double seconds = BestSeconds(
+        [&] { backend_->PagedAttention(out_view, q_view, spec, kv, described, pages); });
+    int64_t seen = 0;
+    for (const AttentionRow& row : described) seen += row.entries;
+    const std::string name = std::string(prefill ? "prefill" : "decode") + "_attention_" +
+                             Name(dtype) + "_rows_" + std::to_string(rows);
+    Print(name + "_bandwidth", static_cast<double>(pool->bytes()) / seconds / 1e9, "GB/s");
+    Print(name + "_rate", 4e-9 * static_cast<double>(seen * kHeads * kHeadDim) / seconds,
+          "GFLOP/s");
+  }
+
+  void Sampling() {
+    constexpr int32_t kVocab = 50'000;
+    constexpr int64_t kRows = 16;
+    std::vector<float> logits = RandomFloats(kRows * kVocab, 12.0f);
+    const TensorView view(logits.data(), DType::kF32, {kRows, kVocab});
+    const std::pair<const char*, SampleSpec> cases[] = {
+        {"greedy", {}},
+        {"plain", {.temperature = 1}},
+        {"top_k_top_p", {.temperature = 0.8f, .top_k = 50, .top_p = 0.95f}},
+        {"logprobs", {.temperature = 1, .logprobs = 5}}};
+    for (const auto& [name, spec] : cases) {
+      const std::vector<SampleSpec> specs(kRows, spec);
+      std::vector<TokenDraw> draws(kRows);
+      const double seconds = BestSeconds([&] { backend_->Sample(draws, view, kVocab, specs); });
+      Print(std::string("sample_") + name, seconds / kRows * 1e6, "us/row");
+    }
+  }
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  Ceilings ceilings_;
+  size_t next_ = 0;
+};
+
+void Run(int threads) {
+  KernelBench bench(threads);
+  bench.MatMul(DType::kF32);
+  bench.MatMul(DType::kBF16);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    bench.Attention(dtype, 1, /*prefill=*/false);
+    bench.Attention(dtype, 16, /*prefill=*/false);
+    bench.Attention(dtype, 256, /*prefill=*/true);
+  }
+  bench.Sampling();
+}
+
+}  // namespace
+}  // namespace catserve
+
+// kernel_bench [threads]: 0 or nothing for one per core.
+int main(int argc, char** argv) {
+  int threads = argc > 1 ? std::atoi(argv[1]) : 0;
+  if (threads <= 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  catserve::Run(threads);
+  return 0;
+}
