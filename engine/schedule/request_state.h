@@ -21,9 +21,8 @@ struct ChoiceState {
   int32_t slot = -1;
   int64_t pages_reserved = 0;
   bool prompt_written = false;
-  int32_t drawn = 0;       // tokens that planned steps draw; their values may still be on their way
-  int32_t reported = 0;    // tokens sent to the caller
-  int64_t last_step = -1;  // the last step it had rows in
+  int32_t drawn = 0;     // tokens that planned steps draw; their values may still be on their way
+  int32_t reported = 0;  // tokens sent to the caller
   bool ended = false;
 
   int64_t pages() const {

@@ -80,25 +80,16 @@ void Scheduler::Start(RequestState& request, const Grant& grant) {
   }
 }
 
+// What does not fit waits for the next step. Nobody waits for long: a chunk of C tokens closes once
+// in C steps, and the options leave room for more than every slot's share of that.
 void Scheduler::PlanDecodes(StepBuilder& step, InFlight& expected) {
-  struct Turn {
-    int64_t last_step;
-    const RequestPtr* request;
-    int32_t choice;
-  };
-  std::vector<Turn> turns;
   for (const RequestPtr& request : running_) {
     for (int32_t i = 0; i < std::ssize(request->choices); ++i) {
       const ChoiceState& choice = request->choices[i];
       const bool more = choice.drawn < request->request.stop.max_tokens;
-      if (choice.sequence && choice.drawn > 0 && more)
-        turns.push_back({choice.last_step, &request, i});
+      if (choice.sequence && choice.drawn > 0 && more) PlanRows(request, i, step, expected);
     }
   }
-  // Whoever did not fit into the last step comes first in this one.
-  std::stable_sort(turns.begin(), turns.end(),
-                   [](const Turn& a, const Turn& b) { return a.last_step < b.last_step; });
-  for (const Turn& turn : turns) PlanRows(*turn.request, turn.choice, step, expected);
 }
 
 void Scheduler::PlanPrefills(StepBuilder& step, InFlight& expected, absl::Time now) {
@@ -135,7 +126,6 @@ void Scheduler::PlanRows(const RequestPtr& request, int32_t index, StepBuilder& 
   if (sequence.complete()) sequence.Extend(request->prompt_tokens() + choice.drawn);
   const FilledRows filled = sequence.Fill(step);
   if (filled.count == 0) return;
-  choice.last_step = totals_.steps;
   request->chunks_compressed += std::ssize(step.plan().compressions) - chunks_before;
   if (!sequence.complete()) return;
   if (stop.max_tokens == 0) {

@@ -4,8 +4,8 @@
 // Policy. First come, first served over a fixed number of slots: a request starts when every one of
 // its choices has a slot and the pages for the largest length they can reach are unreserved, so
 // nothing that runs is ever preempted. A step holds the running decodes first, then pieces of
-// prefills and of texts to score in order of arrival. What does not fit into a step's bounds goes
-// first in the next.
+// prefills and of texts to score, each in order of arrival. What does not fit into a step's bounds
+// waits for the next.
 #pragma once
 
 #include <cstdint>
