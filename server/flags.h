@@ -27,6 +27,7 @@ struct ServerOptions {
   std::string default_budget;  // "auto" or a chunk size
   absl::Duration drain;
   absl::Duration keepalive;
+  absl::Duration reader_stall = absl::Seconds(60);  // no flag: a reader this slow is cancelled
   bool help = false;
 };
 

@@ -64,7 +64,7 @@ absl::StatusOr<GenerationService::Stream*> GenerationService::StartGenerate(
   options.stop_ids = request.stop.stop_ids;
   options.min_tokens = request.stop.min_tokens;
   options.text = std::move(read->text);
-  TokenStream::Parts parts{(*model)->engine, parts_.delivery, parts_.live, read->id};
+  TokenStream::Parts parts{(*model)->engine, parts_.delivery, parts_.live, &context, read->id};
   parts.reply = std::make_unique<GenerateReply>(**model, *parts_.metrics, std::move(options));
   parts.meter = std::make_unique<RequestMeter>(*parts_.metrics, "Generate", received);
   return TokenStream::Start(std::move(parts), std::move(request));
@@ -82,7 +82,7 @@ absl::StatusOr<GenerationService::Stream*> GenerationService::StartScore(
   Request request = std::move(read->request);
   request.deadline = Deadline(context);
 
-  TokenStream::Parts parts{(*model)->engine, parts_.delivery, parts_.live, read->id};
+  TokenStream::Parts parts{(*model)->engine, parts_.delivery, parts_.live, &context, read->id};
   parts.reply = std::make_unique<ScoreReply>(**model, read->id);
   parts.meter = std::make_unique<RequestMeter>(*parts_.metrics, "Score", received);
   return TokenStream::Start(std::move(parts), std::move(request));

@@ -68,11 +68,20 @@ absl::Status GrpcServer::Listen(const ServerOptions& options) {
   }
   SetReady(false);
   server_->GetHealthCheckService()->SetServingStatus("liveness", true);
+  sweeper_ = std::thread([this, stall = options.reader_stall] { Sweep(stall); });
   return absl::OkStatus();
 }
 
 GrpcServer::~GrpcServer() {
+  stopping_.Notify();
+  if (sweeper_.joinable()) sweeper_.join();
   if (server_ != nullptr) server_->Shutdown(absl::ToChronoTime(absl::Now()));
+}
+
+void GrpcServer::Sweep(absl::Duration reader_stall) {
+  while (!stopping_.WaitForNotificationWithTimeout(reader_stall / 4)) {
+    live_.CancelStalled(absl::Now() - reader_stall);
+  }
 }
 
 void GrpcServer::SetReady(bool ready) {

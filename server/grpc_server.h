@@ -3,8 +3,10 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "grpcpp/server.h"
 #include "server/delivery.h"
@@ -19,7 +21,7 @@ namespace catserve {
 
 // Listens from Start, refuses work until Serve, and never serves again after Drain. Health names:
 // "liveness" is SERVING while the process answers; "readiness", "" and the two services are SERVING
-// while new requests are accepted.
+// while new requests are accepted. A call whose reader takes nothing for a minute is cancelled.
 class GrpcServer {
  public:
   // REQUIRES: metrics outlives the server. Errors: UNAVAILABLE naming the address and the remedy.
@@ -42,6 +44,7 @@ class GrpcServer {
   GrpcServer(const ServerOptions& options, Metrics& metrics);
   absl::Status Listen(const ServerOptions& options);
   void SetReady(bool ready);
+  void Sweep(absl::Duration reader_stall);
 
   Metrics& metrics_;
   Gate gate_;
@@ -51,6 +54,8 @@ class GrpcServer {
   ModelService models_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;  // stops before what it uses
+  absl::Notification stopping_;
+  std::thread sweeper_;
 };
 
 }  // namespace catserve

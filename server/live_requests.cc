@@ -1,6 +1,9 @@
 #include "server/live_requests.h"
 
+#include <vector>
+
 #include "absl/strings/str_cat.h"
+#include "server/token_stream.h"
 
 namespace catserve {
 
@@ -26,6 +29,17 @@ std::shared_ptr<TokenStream> LiveRequests::Find(const std::string& id) const {
   absl::MutexLock lock(&mutex_);
   const auto it = streams_.find(id);
   return it == streams_.end() ? nullptr : it->second.lock();
+}
+
+void LiveRequests::CancelStalled(absl::Time since) const {
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [id, stream] : streams_) streams.push_back(stream.lock());
+  }
+  for (const std::shared_ptr<TokenStream>& stream : streams) {
+    if (stream != nullptr) stream->CancelIfStalled(since);
+  }
 }
 
 bool LiveRequests::WaitUntilEmpty(absl::Time deadline) const {

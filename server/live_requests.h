@@ -27,6 +27,9 @@ class LiveRequests {
   // Null if there is none.
   std::shared_ptr<TokenStream> Find(const std::string& id) const;
 
+  // Cancels the calls whose readers have not taken a message since before `since`.
+  void CancelStalled(absl::Time since) const;
+
   // False if some are left at `deadline`.
   bool WaitUntilEmpty(absl::Time deadline) const;
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "grpcpp/server_context.h"
 
 namespace catserve {
 
@@ -81,6 +82,7 @@ void TokenStream::WriteNext() {
     if (writing_) return;
     write = !left_ && !parts_.reply->empty();
     writing_ = write;
+    write_start_ = absl::Now();
   }
   if (write) in_flight_ = parts_.reply->Pop();
   finishing_ = end_.has_value() && (!write || parts_.reply->empty());
@@ -106,6 +108,15 @@ void TokenStream::CancelInEngine() {
 
 void TokenStream::Abort() { CancelInEngine(); }
 
+void TokenStream::CancelIfStalled(absl::Time since) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!writing_ || write_start_ >= since) return;
+  }
+  absl::MutexLock lock(&context_mutex_);
+  if (!done_) parts_.context->TryCancel();
+}
+
 void TokenStream::OnWriteDone(bool ok) {
   {
     absl::MutexLock lock(&mutex_);
@@ -126,6 +137,10 @@ void TokenStream::OnCancel() {
 }
 
 void TokenStream::OnDone() {
+  {
+    absl::MutexLock lock(&context_mutex_);
+    done_ = true;
+  }
   parts_.live->Remove(parts_.request_id);
   const std::shared_ptr<TokenStream> self = std::move(self_);  // deletes this, perhaps
 }

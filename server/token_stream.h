@@ -31,6 +31,7 @@ class TokenStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     Engine* engine = nullptr;
     Delivery* delivery = nullptr;
     LiveRequests* live = nullptr;
+    grpc::CallbackServerContext* context = nullptr;
     std::string request_id;
     std::unique_ptr<Reply> reply;
     std::unique_ptr<RequestMeter> meter;
@@ -42,6 +43,9 @@ class TokenStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 
   // Ends the request as Abort does: with `finished`, not with a status. Any thread.
   void Abort();
+
+  // Cancels the call if one message has waited for its reader since before `since`. Any thread.
+  void CancelIfStalled(absl::Time since);
 
  private:
   explicit TokenStream(Parts parts) : parts_(std::move(parts)) {}
@@ -70,8 +74,12 @@ class TokenStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   std::optional<RequestKey> key_ ABSL_GUARDED_BY(mutex_);
   bool posted_ ABSL_GUARDED_BY(mutex_) = false;  // a Deliver waits in the delivery's queue
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time write_start_ ABSL_GUARDED_BY(mutex_);
   bool left_ ABSL_GUARDED_BY(mutex_) = false;       // the client is gone
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // by the client, Abort or a failed write
+
+  absl::Mutex context_mutex_;                          // held while another thread uses the context
+  bool done_ ABSL_GUARDED_BY(context_mutex_) = false;  // the context is gone, or soon will be
 };
 
 }  // namespace catserve

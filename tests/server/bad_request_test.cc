@@ -205,8 +205,9 @@ grpc::Status SendBytes(Stubs& stubs, const std::string& method, const std::strin
   grpc::ClientContext context;
   grpc::CompletionQueue queue;
   const grpc::Slice slice(bytes);
-  const auto call = stub.PrepareUnaryCall(&context, "/catserve.v1.Generation/" + method,
-                                          grpc::ByteBuffer(&slice, 1), &queue);
+  const auto call =
+      stub.PrepareUnaryCall(&context, absl::StrCat("/catserve.v1.Generation/", method),
+                            grpc::ByteBuffer(&slice, 1), &queue);
   call->StartCall();
   grpc::ByteBuffer response;
   grpc::Status status;
@@ -232,7 +233,8 @@ TEST(BadRequest, InvalidUtf8NamesTheFieldAndTheByte) {
   } cases[] = {
       {"Generate", Field(2, Field(1, "he\xFFllo")), "prompt.text: not valid UTF-8 at byte 2"},
       {"Generate", Field(1, "\xC3"), "request_id: not valid UTF-8 at byte 0"},
-      {"Generate", good_prompt + Field(5, Field(3, "a\x80")), "stopping.stop: not valid UTF-8"},
+      {"Generate", absl::StrCat(good_prompt, Field(5, Field(3, "a\x80"))),
+       "stopping.stop: not valid UTF-8"},
       {"Score", Field(2, Field(1, "\xED\xA0\x80")), "text.text: not valid UTF-8 at byte 0"},
       {"Tokenize", Field(1, "ab\xF0\x9F"), "text: not valid UTF-8 at byte 2"},
       {"Abort", Field(1, "\xFF"), "request_id: not valid UTF-8"},

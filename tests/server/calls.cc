@@ -5,8 +5,22 @@
 
 namespace catserve::testing {
 
-Stubs::Stubs(const std::string& address)
-    : channel(grpc::CreateChannel(address, grpc::InsecureChannelCredentials())),
+namespace {
+
+std::shared_ptr<grpc::Channel> Connect(const std::string& address, int buffer_bytes) {
+  grpc::ChannelArguments arguments;
+  if (buffer_bytes > 0) {
+    arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, buffer_bytes);
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own
+  }
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+}  // namespace
+
+Stubs::Stubs(const std::string& address, int buffer_bytes)
+    : channel(Connect(address, buffer_bytes)),
       generation(v1::Generation::NewStub(channel)),
       models(v1::Models::NewStub(channel)),
       health(grpc::health::v1::Health::NewStub(channel)) {}

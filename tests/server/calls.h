@@ -15,7 +15,8 @@
 namespace catserve::testing {
 
 struct Stubs {
-  explicit Stubs(const std::string& address);
+  // `buffer_bytes`: what the transport takes in for a stream that nobody reads; 0: as usual.
+  explicit Stubs(const std::string& address, int buffer_bytes = 0);
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::Generation::Stub> generation;
   std::unique_ptr<v1::Models::Stub> models;

@@ -99,7 +99,7 @@ TEST(Drain, PastTheLimitStreamsEndAborted) {
 }
 
 TEST(Metrics, ThePageTellsWhatHappened) {
-  ScriptedServer house;
+  ScriptedServer house(ScriptedServer::Options{.metrics = true});
   v1::GenerateRequest request = GreedyRequest({1, 2, 3}, 4, 20);
   ASSERT_TRUE(Generate(house.stubs(), request).status.ok());
   request.mutable_budget()->set_chunk_size(7);

@@ -61,12 +61,13 @@ ScriptedServer::ScriptedServer(Options options) : options_(options) {
       Tokenizer::Load("tests/data/tokenizers/bytelevel");
   if (!tokenizer.ok()) throw std::runtime_error(tokenizer.status().ToString());
   tokenizer_ = *std::move(tokenizer);
-  metrics_ = *Metrics::Create("127.0.0.1:0");
+  metrics_ = *Metrics::Create(options.metrics ? "127.0.0.1:0" : "");
   ServerOptions server;
   server.listen_address = "127.0.0.1:0";
   server.slots = options.slots;
   server.queue_requests_max = options.queue_requests_max;
   server.request_bytes_max = options.request_bytes_max;
+  server.reader_stall = options.reader_stall;
   server.keepalive = absl::Seconds(30);
   absl::StatusOr<std::unique_ptr<GrpcServer>> started = GrpcServer::Start(server, *metrics_);
   if (!started.ok()) throw std::runtime_error(started.status().ToString());

@@ -47,9 +47,11 @@ class ScriptedServer {
     int32_t slots = 8;
     int32_t queue_requests_max = 16;
     int32_t request_bytes_max = 1 << 20;
+    absl::Duration reader_stall = absl::Seconds(60);
     bool tokenizer = true;
     bool dense = false;
-    bool serve = true;  // false: still loading
+    bool serve = true;     // false: still loading
+    bool metrics = false;  // the page, which takes two seconds to stop
   };
   ScriptedServer() : ScriptedServer(Options{}) {}
   explicit ScriptedServer(Options options);

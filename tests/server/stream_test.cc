@@ -16,6 +16,15 @@ using ::testing::SizeIs;
 
 v1::GenerateRequest Ask(int32_t max_tokens) { return GreedyRequest({1, 2, 3}, 8, max_tokens); }
 
+bool Abort(Stubs& stubs, const std::string& id) {
+  grpc::ClientContext context;
+  v1::AbortRequest request;
+  request.set_request_id(id);
+  v1::AbortResponse response;
+  EXPECT_TRUE(stubs.generation->Abort(&context, request, &response).ok());
+  return response.found();
+}
+
 TEST(Stream, StartsTellsTokensAndFinishesOnce) {
   ScriptedServer house;
   house.executor().SetScript(house.Bytes("hello"));
@@ -201,26 +210,15 @@ TEST(Stream, AbortEndsWithFinishedAndUsage) {
   GenerateCall call(house.stubs(), request);
   house.executor().Allow(3);
   ASSERT_TRUE(call.ReadTokens());
-  v1::AbortRequest abort;
-  abort.set_request_id("to-abort");
-  for (const bool found : {true, true}) {  // idempotent
-    grpc::ClientContext context;
-    v1::AbortResponse response;
-    ASSERT_TRUE(house.stubs().generation->Abort(&context, abort, &response).ok());
-    EXPECT_EQ(response.found(), found);
-  }
+  EXPECT_TRUE(Abort(house.stubs(), "to-abort"));
+  EXPECT_TRUE(Abort(house.stubs(), "to-abort"));  // idempotent
   house.executor().Release();
   const Generated got = call.Finish();
   ASSERT_TRUE(got.status.ok()) << got.status.error_message();
   EXPECT_EQ(got.finished().reason(), v1::FINISH_REASON_ABORTED);
   EXPECT_EQ(got.finished().usage().generated_tokens(), got.ids().size());
   AwaitIdle(house.stubs());
-
-  abort.set_request_id("unknown");
-  grpc::ClientContext context;
-  v1::AbortResponse response;
-  ASSERT_TRUE(house.stubs().generation->Abort(&context, abort, &response).ok());
-  EXPECT_FALSE(response.found());
+  EXPECT_FALSE(Abort(house.stubs(), "unknown"));
 }
 
 TEST(Stream, ADeadlineEndsAlsoAQueuedRequest) {
@@ -291,6 +289,20 @@ TEST(Stream, AReaderThatDoesNotReadStallsNobody) {
   const Generated got = slow.Finish();
   EXPECT_THAT(got.ids(), SizeIs(200));
   EXPECT_THAT(got.info(), SizeIs(200));
+}
+
+TEST(Stream, AReaderThatNeverReadsIsCancelledInTheEnd) {
+  ScriptedServer house(ScriptedServer::Options{.reader_stall = absl::Milliseconds(100)});
+  v1::GenerateRequest heavy = Ask(200);  // far more bytes than the transport buffers
+  heavy.mutable_sampling()->set_n(8);
+  heavy.set_logprobs(20);
+  heavy.set_request_id("heavy");
+  Stubs narrow(house.address(), /*buffer_bytes=*/4096);
+  GenerateCall stuck(narrow, heavy);
+  ASSERT_TRUE(stuck.Read());  // `started`, and nothing after it
+  AwaitIdle(house.stubs());
+  while (Abort(house.stubs(), "heavy")) continue;
+  EXPECT_EQ(stuck.Finish().status.error_code(), grpc::StatusCode::CANCELLED);
 }
 
 TEST(Stream, ScoreTellsEveryPositionInOrder) {
