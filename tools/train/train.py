@@ -21,7 +21,8 @@ import model as models
 
 # fraction done -> chunks per sequence. Short sequences first: with few summaries to
 # choose from, "the one before" is learned, and the compressor wakes up.
-CURRICULUM = ((0.30, 4), (0.45, 8), (0.60, 16))
+CURRICULUM = ((0.30, 4), (0.42, 8), (0.53, 16), (0.62, 32))
+EVEN = 0.9  # from this fraction on, every token weighs the same
 CHUNK_SIZES = (4, 8, 16, 32)
 
 
@@ -45,12 +46,12 @@ def weighted_mean(loss, size, done):
     """Mean loss [batch, T] with the first token of each chunk weighted up to size / 4.
 
     Only that token has to rely on the summaries, and at large sizes it is rare: left
-    alone, the compressor would learn from one token in 32. The weight falls to 1 by the
-    end of the curriculum, so the loss that is annealed is the plain one.
+    alone, the compressor would learn from one token in 32. The weight falls to 1 before
+    the end, so the run finishes on the plain loss.
     """
     first = 1.0
     if size:
-        first += (size / 4 - 1) * max(0.0, 1 - done / CURRICULUM[-1][0])
+        first += (size / 4 - 1) * max(0.0, 1 - done / EVEN)
     weight = torch.ones(loss.shape[1])
     weight[0::size or loss.shape[1]] = first
     weight[0] = 0.0
