@@ -121,6 +121,17 @@ void ScriptedServer::Serve() {
   server_->Serve(std::move(model));
 }
 
+int ScriptedServer::StepsUntilIdle() {
+  int steps = 0;
+  AwaitLoad(*stubs_, [&](const v1::GetLoadResponse& load) {
+    if (load.kv_pages_used() == 0 && load.running_requests() == 0) return true;
+    executor_.Allow(1);
+    ++steps;
+    return false;
+  });
+  return steps;
+}
+
 std::vector<int32_t> ScriptedServer::Bytes(const std::string& text) const {
   std::vector<int32_t> ids;
   for (const char byte : text) {

@@ -65,6 +65,10 @@ class ScriptedServer {
   Stubs& stubs() { return *stubs_; }
   std::string address() const;
 
+  // Lets steps go on one by one, a question to the server after each, until nothing runs. Returns
+  // how many it took: few after a cancel, as many as tokens were wanted without.
+  int StepsUntilIdle();
+
   // Ids of the byte-level tokens of a text: one for each byte.
   std::vector<int32_t> Bytes(const std::string& text) const;
   const Tokenizer& tokenizer() const { return *tokenizer_; }

@@ -179,8 +179,7 @@ TEST(Stream, CancellingMidStreamFreesEveryPage) {
   EXPECT_GT(GetLoad(house.stubs()).kv_pages_used(), 0);
   call.Cancel();
   EXPECT_EQ(call.Finish().status.error_code(), grpc::StatusCode::CANCELLED);
-  house.executor().Release();
-  AwaitIdle(house.stubs());
+  EXPECT_LT(house.StepsUntilIdle(), 150);  // not the 180 or more that were left
 }
 
 TEST(Stream, ALiveRequestIdIsTakenAndAFinishedOneFree) {
