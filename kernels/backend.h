@@ -5,6 +5,8 @@
 // host on devices that have a stream, in order among themselves. Shapes are checked once at the
 // edge (CHECK); a mismatch is a bug. Bits (CPU): a row of a result depends only on that row's
 // inputs and on the entries it sees, never on the number of rows, threads or pieces.
+// Input spans lie in host memory (prompt and generated of SampleSpec: in the device's) and are read
+// before the call returns; output spans must live until Synchronize.
 #pragma once
 
 #include <cstdint>

@@ -7,7 +7,6 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/convert.h"
-#include "kernels/check.h"
 
 namespace catserve {
 namespace {
@@ -60,9 +59,7 @@ class Loader {
         projections[chunk_size] = Pack(w);
         continue;
       }
-      const HostTensor f32 = ConvertTo(w, DType::kF32);
-      std::vector<float> resampled =
-          ResampleColumns(f32.view, config.chunk_size_max, chunk_size);
+      std::vector<float> resampled = ResampleColumns(w, config.chunk_size_max, chunk_size);
       projections[chunk_size] =
           Pack({resampled.data(), DType::kF32, {dim, chunk_size * fx_dim}}, w.dtype);
     }
@@ -207,13 +204,13 @@ absl::StatusOr<ModelWeights> LoadWeights(Checkpoint& checkpoint, const ModelConf
 
 std::vector<float> ResampleColumns(const TensorView& w, int32_t chunk_size_max,
                                    int32_t chunk_size) {
-  CATSERVE_CHECK(w.dtype == DType::kF32 && w.rank == 2) << "convert W to F32 first";
   const int64_t step = chunk_size_max / chunk_size;  // s in the equations
   const int64_t columns = w.shape[1] / step;
   std::vector<float> resampled;
   resampled.reserve(static_cast<size_t>(w.rows() * columns));
   for (int64_t i = 0; i < w.rows(); ++i) {
-    const float* row = w.row<const float>(i);
+    const HostTensor values = ConvertTo(w.Rows(i, 1), DType::kF32);
+    const float* row = values.view.row<const float>(0);
     for (int64_t j = 0; j < columns; ++j) {
       const int64_t right = step * j + step / 2;
       resampled.push_back(step == 1 ? row[j] : (row[right - 1] + row[right]) / 2);

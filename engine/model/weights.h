@@ -63,7 +63,7 @@ struct ModelWeights {
 absl::StatusOr<ModelWeights> LoadWeights(Checkpoint& checkpoint, const ModelConfig& config,
                                          Backend& backend, WeightType type);
 
-// W_p: the columns of W [d, C_max e] (F32) resampled to [d, C e] (golden README, section 4).
+// W_p [d, C e]: the columns of W [d, C_max e] resampled in F32 (golden README, section 4).
 // REQUIRES: chunk_size divides chunk_size_max, both powers of two.
 std::vector<float> ResampleColumns(const TensorView& w, int32_t chunk_size_max,
                                    int32_t chunk_size);

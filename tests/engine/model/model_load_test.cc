@@ -137,7 +137,8 @@ TEST_F(ModelLoadTest, RefusesEveryMissingTensorByName) {
     model_.weights.erase(name);
     WriteWeights();
     EXPECT_THAT(Refusal(absl::StatusCode::kNotFound),
-                HasSubstr("/model.safetensors: tensor \"" + name + "\" is missing, expected shape"));
+                HasSubstr("/model.safetensors: tensor \"" + name +
+                          "\" is missing, expected shape"));
   }
 }
 

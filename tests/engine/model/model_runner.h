@@ -16,7 +16,7 @@ namespace catserve::testing {
 
 struct RunnerOptions {
   std::string backend = "cpu";
-  int threads = 2;
+  int threads = 1;  // the models are tiny
   WeightType weight_type = WeightType::kAsStored;
   DType kv_dtype = DType::kF32;
   int32_t step_rows_max = 1024;
