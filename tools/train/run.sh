@@ -35,6 +35,6 @@ steps=$("$python" -c 'import sys, torch; print(torch.load(sys.argv[1])["step"])'
 for kind in cat dense; do
     case $kind in cat) dir=$out ;; dense) dir=$out-dense ;; esac
     "$python" "$here/export.py" "$work/$kind.pt" "$work" "$dir"
-    "$python" "$here/evaluate.py" "$dir" "$work"
 done
+"$python" "$here/make_card.py" "$out" "$out-dense" "$work"
 "$python" "$here/sample.py" "$out" "$work"
