@@ -73,7 +73,8 @@ absl::Status ReadQuality(const Json& json, absl::string_view file, ModelCard& ca
     const absl::StatusOr<int32_t> size = PositiveInt(json[i], prefix, "chunk_size", file);
     if (!size.ok()) return size.status();
     const auto it = json[i].find("heldout_bits_per_byte");
-    const double bits = it != json[i].end() && it->is_number() ? it->get<double>() : -1;
+    if (it == json[i].end() || it->is_null()) continue;  // not measured yet
+    const double bits = it->is_number() ? it->get<double>() : -1;
     if (!(bits >= 0 && std::isfinite(bits))) {
       return Invalid(file, prefix + "heldout_bits_per_byte", "must be a number, 0 or more");
     }

@@ -83,12 +83,13 @@ TEST(ModelCard, ReadsWhatItNeedsAndIgnoresTheRest) {
   const auto card = ParseModelCard(R"({"name": "tiny", "licence": ["x"],
       "dense_twin": {"path": "../d", "dim": 256, "n_layer": 4, "n_local_heads": 2, "head_dim": 64},
       "quality": [{"chunk_size": 4, "heldout_bits_per_byte": 1.5},
-                  {"chunk_size": 8, "heldout_bits_per_byte": 2}]})",
+                  {"chunk_size": 8, "heldout_bits_per_byte": 2},
+                  {"chunk_size": 16, "heldout_bits_per_byte": null}, {"chunk_size": 32}]})",
                                    "card.json");
   ASSERT_TRUE(card.ok()) << card.status();
   EXPECT_EQ(card->name, "tiny");
   EXPECT_EQ(card->dense_twin->kv_heads, 2);
-  EXPECT_EQ(card->heldout_bits_per_byte.at(8), 2.0);
+  EXPECT_EQ(card->heldout_bits_per_byte, (std::map<int32_t, double>{{4, 1.5}, {8, 2.0}}));
   EXPECT_TRUE(ParseModelCard("{}", "card.json").ok());
 }
 
@@ -112,7 +113,8 @@ TEST(ModelCard, AHostileCardIsAnErrorThatNamesFileAndField) {
       {"{\"dense_twin\": {\"dim\": 99999999999999999999}}", "dense_twin.dim must be"},
       {"{\"quality\": {}}", "quality must be a list"},
       {"{\"quality\": [7]}", "quality[0]"},
-      {"{\"quality\": [{\"chunk_size\": 4}]}", "quality[0].heldout_bits_per_byte"},
+      {"{\"quality\": [{\"chunk_size\": 4, \"heldout_bits_per_byte\": \"low\"}]}",
+       "quality[0].heldout_bits_per_byte"},
       {"{\"quality\": [{\"chunk_size\": 4, \"heldout_bits_per_byte\": -1}]}", "0 or more"},
       {"{\"quality\": [{\"chunk_size\": 4, \"heldout_bits_per_byte\": 1},"
        "{\"chunk_size\": 4, \"heldout_bits_per_byte\": 1}]}",
