@@ -85,6 +85,36 @@ TEST_P(PagedAttentionContract, PrefillsManyRowsOfOneSequence) {
   CheckPaged(*backend_, {2, 2, 8, DType::kBF16}, visible, 37);
 }
 
+// Rows of several sequences in one batch, neighbours in pairs as when chunks close.
+TEST_P(PagedAttentionContract, DecodesManySequencesTogether) {
+  const AttentionShape shape{.heads = 4, .kv_heads = 2, .head_dim = 8};
+  AttentionScene scene(*backend_, shape, 140, 13);
+  std::vector<AttentionRow> rows;
+  std::vector<int32_t> firsts;
+  const int32_t shared = scene.Place(0, 6);
+  for (const int32_t first : {6, 9, 40, 41, 90}) {
+    const int32_t count = 10 + first / 3;
+    const int32_t page = scene.Place(first, count);
+    const bool branch = first == 6;  // follows the shared prefix without a gap
+    rows.push_back({branch ? shared : 0, branch ? 6 : 0, page, count - 1});
+    rows.push_back({branch ? shared : 0, branch ? 6 : 0, page, count});
+    firsts.insert(firsts.end(), 2, branch ? 0 : first);
+  }
+  const int64_t count = static_cast<int64_t>(rows.size());
+  const std::vector<float> q = Random(14).Normal(count * 32, 2.0f);
+  Tensor out(*backend_, {count, 32});
+  const Tensor q_tensor(*backend_, {count, 32}, q);
+  backend_->PagedAttention(out, q_tensor, SpecOf(shape), scene.layer(), rows, scene.page_ids());
+  const std::vector<float> got = out.Read();
+  for (int64_t at = 0; at < count * 32; ++at) {
+    const int64_t i = at / 32, head = at % 32 / 8;
+    const int32_t n = rows[i].prefix_entries + rows[i].entries;
+    const std::vector<double> want =
+        scene.Expect(q.data() + i * 32 + head * 8, static_cast<int32_t>(head), n, firsts[i]);
+    ASSERT_NEAR(got[at], want[at % 8], 3e-6) << "row " << i << " head " << head;
+  }
+}
+
 TEST_P(PagedAttentionContract, ARowThatSeesNothingIsZero) {
   const AttentionShape shape;
   AttentionScene scene(*backend_, shape, 4, 3);

@@ -29,6 +29,7 @@ class AttentionScene {
   // A page list holding logical entries [first, first + count); returns where it starts in
   // page_ids().
   int32_t Place(int32_t first, int32_t count) {
+    EXPECT_LE(At(first + count, 0), static_cast<int64_t>(keys_.size())) << "no such entries";
     const int32_t start = static_cast<int32_t>(page_ids_.size());
     for (int32_t e = 0; e < count; ++e) {
       if (e % kKvPageEntries == 0) page_ids_.push_back(free_pages_.at(used_++));
@@ -45,20 +46,25 @@ class AttentionScene {
   }
   const std::vector<int32_t>& page_ids() const { return page_ids_; }
 
-  // The double-precision answer for query head `head` with query q, over the first n entries.
-  std::vector<double> Expect(const float* q, int32_t head, int32_t n) const {
+  // The double-precision answer for query head `head` with query q, over entries
+  // [first, first + n).
+  std::vector<double> Expect(const float* q, int32_t head, int32_t n, int32_t first = 0) const {
     const int32_t kv_head = head / (shape_.heads / shape_.kv_heads);
     const int64_t dim = shape_.head_dim;
     std::vector<double> scores(n), out(dim, 0.0);
     double max = -INFINITY, sum = 0;
     for (int32_t e = 0; e < n; ++e) {
-      for (int64_t d = 0; d < dim; ++d) scores[e] += double{q[d]} * keys_[At(e, kv_head) + d];
+      for (int64_t d = 0; d < dim; ++d) {
+        scores[e] += double{q[d]} * keys_[At(first + e, kv_head) + d];
+      }
       scores[e] /= std::sqrt(static_cast<double>(dim));
       max = std::max(max, scores[e]);
     }
     for (double& score : scores) sum += score = std::exp(score - max);
     for (int32_t e = 0; e < n; ++e) {
-      for (int64_t d = 0; d < dim; ++d) out[d] += scores[e] / sum * values_[At(e, kv_head) + d];
+      for (int64_t d = 0; d < dim; ++d) {
+        out[d] += scores[e] / sum * values_[At(first + e, kv_head) + d];
+      }
     }
     return out;
   }

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -156,6 +157,36 @@ TEST(BitsTest, PrepareHeads) {
         }
         return both;
       }, {1, 2, 17, 64});
+    }
+  }
+}
+
+// Values are stored as they come: ties, overflow and NaN round as bfloat16.h says.
+TEST(BitsTest, StoringAsBF16RoundsToNearestEven) {
+  constexpr int32_t kDim = 250;
+  std::vector<float> qkv(3 * kDim, 0.0f);
+  for (uint32_t i = 0; i < kDim; ++i) {
+    const uint32_t remainders[] = {0x7fff, 0x8000, 0x8001, 0, 0xffff};
+    qkv[2 * kDim + i] = std::bit_cast<float>((0x3f80 + i / 5) << 16 | remainders[i % 5]);
+  }
+  qkv[2 * kDim] = -kInfinity;
+  qkv[2 * kDim + 1] = std::bit_cast<float>(0x7f7fffffu);  // the largest finite
+  qkv[2 * kDim + 2] = std::bit_cast<float>(0x7f800001u);  // a NaN in its lowest bit alone
+  qkv[3 * kDim - 1] = std::bit_cast<float>(0x3f808000u);  // a tie in the last, short group
+  for (const char* name : {"cpu-reference", "cpu"}) {
+    const auto backend = Make(name, 1);
+    Tensor row(*backend, {1, 3 * kDim}, qkv);
+    Tensor pool(*backend, DType::kBF16, {1, 2, 16 * kDim});
+    const KvLayer kv{pool.view().data, DType::kBF16, 1, 1, kDim};
+    Tensor rotary(*backend, {1, kDim}, std::vector<float>(kDim, 1.0f));
+    HeadSpec spec{.heads = 1, .kv_heads = 1, .head_dim = kDim};
+    spec.rotary = rotary;
+    const int32_t positions[] = {0};
+    const int64_t slots[] = {3};
+    backend->PrepareHeads(row, spec, positions, &kv, slots);
+    const std::vector<uint16_t> stored = pool.ReadAs<uint16_t>();
+    for (int32_t d = 0; d < kDim; ++d) {
+      ASSERT_EQ(stored[(16 + 3) * kDim + d], BF16FromFloat(qkv[2 * kDim + d])) << name << ' ' << d;
     }
   }
 }
