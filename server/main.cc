@@ -52,6 +52,12 @@ ModelOptions ReadModelOptions(const ServerOptions& options) {
   return model;
 }
 
+DType KvDType(const ServerOptions& options, const Model& model) {
+  if (options.kv_dtype == "F32") return DType::kF32;
+  const bool narrow = options.kv_dtype == "BF16" || model.weights().dtype == "BF16";
+  return narrow ? DType::kBF16 : DType::kF32;
+}
+
 // The tokenizer, or why text cannot be served; other errors than its absence are fatal.
 absl::Status LoadTokenizer(const ServerOptions& options, ServedModel& served) {
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(options.model_dir);
@@ -82,8 +88,7 @@ absl::Status LoadModel(const ServerOptions& options, House& house, ServedModel& 
   for (const std::string& warning : house.model->warnings()) {
     LogWarning("model", {{"warning", warning}});
   }
-  const DType kv_dtype = options.kv_dtype == "BF16" ? DType::kBF16 : DType::kF32;
-  served.description = house.model->Describe(kv_dtype);
+  served.description = house.model->Describe(KvDType(options, *house.model));
   served.engine_name = house.backend->Description();
   if (absl::Status status = LoadTokenizer(options, served); !status.ok()) return status;
   absl::StatusOr<ModelCard> card = LoadModelCard(options.model_dir);
@@ -114,7 +119,7 @@ absl::Status StartEngine(const ServerOptions& options, House& house, ServedModel
   ExecutorOptions executor;
   executor.slots = options.slots;
   executor.kv_pages = *pages;
-  executor.kv_dtype = options.kv_dtype == "BF16" ? DType::kBF16 : DType::kF32;
+  executor.kv_dtype = KvDType(options, *house.model);
   executor.step_rows_max = options.step_rows_max;
   absl::StatusOr<std::unique_ptr<ModelExecutor>> made =
       ModelExecutor::Create(*house.model, *house.backend, executor);
