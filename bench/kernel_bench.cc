@@ -70,11 +70,13 @@ class KernelBench {
       const TensorView x_view(x.data(), DType::kF32, {rows, kIn});
       const TensorView out_view(out.data(), DType::kF32, {rows, kOut});
       const size_t count = rows < 16 ? weights.size() : 2;
-      const double seconds = BestSeconds([&] {
-        for (size_t i = 0; i < count; ++i) {
-          backend_->MatMul(out_view, x_view, *weights[next_++ % weights.size()], false);
-        }
-      }) / static_cast<double>(count);
+      const double seconds =
+          BestSeconds([&] {
+            for (size_t i = 0; i < count; ++i) {
+              backend_->MatMul(out_view, x_view, *weights[next_++ % weights.size()], false);
+            }
+          }) /
+          static_cast<double>(count);
       const std::string name =
           std::string("matmul_") + Name(dtype) + "_rows_" + std::to_string(rows);
       Print(name + "_bandwidth", static_cast<double>(weights[0]->bytes()) / seconds / 1e9, "GB/s");
@@ -87,8 +89,9 @@ class KernelBench {
     constexpr int32_t kHeads = 12, kHeadDim = 64;
     constexpr int64_t kEntries = 1024, kPages = kEntries / kKvPageEntries;
     const int64_t lists = prefill ? 1 : rows;
-    const auto pool = backend_->Allocate(lists * kPages * kHeads * 2 * kKvPageEntries * kHeadDim *
-                                         SizeOf(dtype)).value();
+    const auto pool =
+        backend_->Allocate(lists * kPages * kHeads * 2 * kKvPageEntries * kHeadDim * SizeOf(dtype))
+            .value();
     const KvLayer kv{pool->data(), dtype, lists * kPages, kHeads, kHeadDim};
     std::vector<int32_t> pages(lists * kPages);
     for (size_t i = 0; i < pages.size(); ++i) pages[i] = static_cast<int32_t>(i);
@@ -96,8 +99,8 @@ class KernelBench {
     for (int32_t i = 0; i < rows; ++i) {
       const int32_t list = prefill ? 0 : i;
       const int64_t entries = prefill ? kEntries - rows + i + 1 : kEntries;
-      described.push_back({0, 0, list * static_cast<int32_t>(kPages),
-                           static_cast<int32_t>(entries)});
+      described.push_back(
+          {0, 0, list * static_cast<int32_t>(kPages), static_cast<int32_t>(entries)});
     }
     std::vector<float> q = RandomFloats(rows * kHeads * kHeadDim, 1.0f), out(q.size());
     const TensorView q_view(q.data(), DType::kF32, {rows, kHeads * kHeadDim});

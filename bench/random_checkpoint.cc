@@ -138,7 +138,8 @@ absl::Status WriteRandomCheckpoint(const std::string& shape,
   WriteSafetensors(tensors, directory / "model.safetensors");
   std::ofstream out(directory / "config.json");  // last: its presence says that all is there
   out << config.dump(1) << "\n";
-  if (!out.flush()) return absl::ResourceExhaustedError(absl::StrCat("cannot write ", directory.string()));
+  if (!out.flush())
+    return absl::ResourceExhaustedError(absl::StrCat("cannot write ", directory.string()));
   return absl::OkStatus();
 }
 

@@ -23,16 +23,16 @@ class Clock {
 };
 
 struct EngineOptions {
-  int32_t slots = 32;             // sequences that run at once
+  int32_t slots = 32;  // sequences that run at once
   int32_t queue_requests_max = 256;
-  int64_t kv_pages = 0;           // pages the executor's KV memory holds
-  int32_t step_rows_max = 1024;   // decoder rows, and as many compressor tokens, in a step
+  int64_t kv_pages = 0;          // pages the executor's KV memory holds
+  int32_t step_rows_max = 1024;  // decoder rows, and as many compressor tokens, in a step
 };
 
 // A snapshot for GetLoad and metrics; never waits for a step.
 struct EngineLoad {
-  int32_t running = 0;   // requests with at least one sequence in a slot
-  int32_t waiting = 0;   // requests in the queue
+  int32_t running = 0;  // requests with at least one sequence in a slot
+  int32_t waiting = 0;  // requests in the queue
   int64_t kv_pages_used = 0;
   int64_t kv_pages_total = 0;
   int64_t steps = 0;

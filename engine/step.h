@@ -27,8 +27,8 @@ struct SamplingParams {
   float presence_penalty = 0.0f;    // [-2, 2]; subtracted once for each generated id
   float frequency_penalty = 0.0f;   // [-2, 2]; subtracted per occurrence among generated ids
   std::vector<std::pair<TokenId, float>> logit_bias;  // added to the logit; unique ids
-  uint64_t seed = 0;                // randomness is keyed by (seed, choice, position) alone
-  int32_t logprobs = -1;            // -1: none; 0: of the drawn token; n: and the n likeliest
+  uint64_t seed = 0;      // randomness is keyed by (seed, choice, position) alone
+  int32_t logprobs = -1;  // -1: none; 0: of the drawn token; n: and the n likeliest
 };
 
 enum class RowKind : uint8_t {
@@ -89,8 +89,8 @@ struct Sample {
   int32_t position = 0;       // number of tokens before it: also the key of its randomness
   int32_t prompt_tokens = 0;  // history before this is the prompt (penalties tell them apart)
   int32_t choice = 0;         // which of the request's n choices: also a key of its randomness
-  const SamplingParams* params = nullptr;        // outlives Collect of this step
-  std::span<const TokenId> forbidden;            // never drawn (min_tokens); outlives Collect
+  const SamplingParams* params = nullptr;  // outlives Collect of this step
+  std::span<const TokenId> forbidden;      // never drawn (min_tokens); outlives Collect
 };
 
 // Log-probability of history[slot][position] under the logits of `row`, and the top_n likeliest.
@@ -108,7 +108,7 @@ struct StepPlan {
   std::vector<RowRun> runs;                  // then one decoder batch
   std::vector<Row> rows;
   std::vector<PageId> page_ids;
-  std::vector<Sample> samples;               // then these, from the rows' logits
+  std::vector<Sample> samples;  // then these, from the rows' logits
   std::vector<ScoreRow> scores;
 
   bool empty() const { return rows.empty(); }

@@ -50,9 +50,9 @@ struct HeadSpec {
   int32_t kv_heads = 0;  // query head h uses key/value head h / (heads / kv_heads)
   int32_t head_dim = 0;  // a multiple of 2, at most 256
   float norm_eps = 0;
-  TensorView q_norm;     // [head_dim] F32, or empty: no norm
-  TensorView k_norm;     // [head_dim] F32, or empty
-  TensorView rotary;     // [positions, head_dim]: cos in the first half of a row, sin in the second
+  TensorView q_norm;  // [head_dim] F32, or empty: no norm
+  TensorView k_norm;  // [head_dim] F32, or empty
+  TensorView rotary;  // [positions, head_dim]: cos in the first half of a row, sin in the second
 };
 
 // Entries in one page of KV memory: what engine/geometry.h calls kPageEntries.

@@ -33,8 +33,8 @@ struct Voidify {
 
 }  // namespace catserve::check_internal
 
-#define CATSERVE_CHECK(condition)                  \
+#define CATSERVE_CHECK(condition)                   \
   __builtin_expect(static_cast<bool>(condition), 1) \
-      ? (void)0                                    \
-      : ::catserve::check_internal::Voidify() &    \
+      ? (void)0                                     \
+      : ::catserve::check_internal::Voidify() &     \
             ::catserve::check_internal::Failure(__FILE__, __LINE__, #condition).stream()

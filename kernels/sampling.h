@@ -39,12 +39,12 @@ struct SampleSpec {
   float frequency_penalty = 0;
   std::span<const std::pair<int32_t, float>> logit_bias;
   std::span<const int32_t> forbidden;
-  std::span<const int32_t> prompt;     // read only when a penalty is set
+  std::span<const int32_t> prompt;  // read only when a penalty is set
   std::span<const int32_t> generated;
   uint64_t seed = 0;
   uint64_t choice = 0;
   uint64_t position = 0;
-  int32_t logprobs = -1;               // -1: none wanted; n >= 0: of the token, and the n likeliest
+  int32_t logprobs = -1;  // -1: none wanted; n >= 0: of the token, and the n likeliest
 };
 
 struct TokenDraw {
@@ -56,7 +56,7 @@ struct TokenDraw {
 // A counter-based random word: equal keys give equal words on every machine.
 uint64_t RandomWord(uint64_t seed, uint64_t choice, uint64_t position);
 
-inline constexpr float kSampleFloor = -40.0f;  // y at or below it weighs nothing
+inline constexpr float kSampleFloor = -40.0f;                    // y at or below it weighs nothing
 inline constexpr uint64_t kSampleWeightMax = uint64_t{1} << 40;  // of the likeliest id, y = 0
 // More ids than this could overflow the sum of their weights.
 inline constexpr int32_t kSampleVocabMax = 1 << 23;
@@ -64,10 +64,10 @@ inline constexpr int32_t kSampleVocabMax = 1 << 23;
 // 2^40 * 2^y as an integer, for y <= 0: only fma and integer steps, so the same on every machine.
 inline uint64_t SampleWeight(float y) {
   if (!(y > kSampleFloor)) return 0;
-  const float shifted = y + 12582912.0f;  // 1.5 * 2^23: rounds y to an integer, ties to even
+  const float shifted = y + 12582912.0f;        // 1.5 * 2^23: rounds y to an integer, ties to even
   const float f = y - (shifted - 12582912.0f);  // in [-1/2, 1/2], exact
   const int32_t n = std::bit_cast<int32_t>(shifted) - 0x4b400000;  // in [-40, 0]
-  float p = 1.535336188319500e-4f;  // 2^f, Cephes exp2f
+  float p = 1.535336188319500e-4f;                                 // 2^f, Cephes exp2f
   p = std::fma(p, f, 1.339887440266574e-3f);
   p = std::fma(p, f, 9.618437357674640e-3f);
   p = std::fma(p, f, 5.550332471162809e-2f);

@@ -28,9 +28,9 @@ struct TensorView {
   TensorView(void* data, DType dtype, std::initializer_list<int64_t> dims);
 
   int64_t rows() const { return shape[0]; }
-  int64_t row_size() const;              // elements in one index of dimension 0
+  int64_t row_size() const;  // elements in one index of dimension 0
   int64_t size() const { return rank == 0 ? 0 : rows() * row_size(); }
-  TensorView Rows(int64_t first, int64_t count) const;  // a slice along dimension 0
+  TensorView Rows(int64_t first, int64_t count) const;     // a slice along dimension 0
   TensorView Columns(int64_t first, int64_t count) const;  // REQUIRES rank 2: [rows, count]
 
   template <typename T>

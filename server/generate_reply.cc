@@ -12,17 +12,12 @@ namespace {
 
 v1::FinishReason ToProto(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kStopToken:
-      return v1::FINISH_REASON_STOP;
-    case FinishReason::kLength:
-      return v1::FINISH_REASON_LENGTH;
-    case FinishReason::kTimeLimit:
-      return v1::FINISH_REASON_TIME_LIMIT;
-    case FinishReason::kCancelled:
-      return v1::FINISH_REASON_ABORTED;
+    case FinishReason::kStopToken: return v1::FINISH_REASON_STOP;
+    case FinishReason::kLength: return v1::FINISH_REASON_LENGTH;
+    case FinishReason::kTimeLimit: return v1::FINISH_REASON_TIME_LIMIT;
+    case FinishReason::kCancelled: return v1::FINISH_REASON_ABORTED;
     case FinishReason::kDeadline:
-    case FinishReason::kFailed:
-      break;  // the call ends with a status instead
+    case FinishReason::kFailed: break;  // the call ends with a status instead
   }
   return v1::FINISH_REASON_UNSPECIFIED;
 }

@@ -40,8 +40,7 @@ absl::StatusOr<std::vector<TokenId>> ReadPrompt(const v1::Prompt& prompt, absl::
       if (ids.ok() || !absl::IsInvalidArgument(ids.status())) return ids;
       return Refuse(field, ".text: ", ids.status().message());
     }
-    case v1::Prompt::INPUT_NOT_SET:
-      break;
+    case v1::Prompt::INPUT_NOT_SET: break;
   }
   return Refuse(field, " is missing: set ", field, ".text or ", field, ".token_ids");
 }
@@ -49,13 +48,9 @@ absl::StatusOr<std::vector<TokenId>> ReadPrompt(const v1::Prompt& prompt, absl::
 absl::StatusOr<Budget> ReadBudget(const v1::Budget& message, const ServedModel& model) {
   Budget budget;
   switch (message.choice_case()) {
-    case v1::Budget::CHOICE_NOT_SET:
-      return model.default_budget;
-    case v1::Budget::kChunkSize:
-      budget.chunk_size = message.chunk_size();
-      return budget;
-    case v1::Budget::kAuto:
-      break;
+    case v1::Budget::CHOICE_NOT_SET: return model.default_budget;
+    case v1::Budget::kChunkSize: budget.chunk_size = message.chunk_size(); return budget;
+    case v1::Budget::kAuto: break;
   }
   const ModelGeometry& geometry = model.description.geometry;
   const v1::AutoBudget& bounds = message.auto_();

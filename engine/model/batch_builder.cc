@@ -71,8 +71,8 @@ size_t ChunksThatFit(const ModelConfig& config, std::span<const Compression> chu
     if (rows > rows_max) break;
     ++count;
   }
-  CATSERVE_CHECK(count > 0) << "a chunk of " << chunks[0].chunk_size
-                            << " tokens does not fit into " << rows_max << " rows";
+  CATSERVE_CHECK(count > 0) << "a chunk of " << chunks[0].chunk_size << " tokens does not fit into "
+                            << rows_max << " rows";
   return count;
 }
 
@@ -96,8 +96,7 @@ void BuildCompressorBatch(const ModelConfig& config, const HistoryShape& history
     batch->inputs.push_back({kChunkPositionTable, chunk.chunk_index, false});
     for (int32_t i = 0; i < size; ++i) {
       batch->features.push_back({0, static_cast<int32_t>(batch->inputs.size()), false});
-      batch->inputs.push_back(
-          {kChunkTokenTable, history.Index(chunk.slot, first_token + i), true});
+      batch->inputs.push_back({kChunkTokenTable, history.Index(chunk.slot, first_token + i), true});
     }
     const int32_t rows = static_cast<int32_t>(batch->inputs.size()) - first_row;
     for (int32_t i = 0; i < rows; ++i) batch->positions.push_back(i);
@@ -109,9 +108,8 @@ void BuildCompressorBatch(const ModelConfig& config, const HistoryShape& history
   }
 }
 
-void BuildDecoderBatch(const ModelConfig& config, const HistoryShape& history,
-                       const StepPlan& plan, std::span<const int32_t> fx_rows,
-                       DecoderBatch* batch) {
+void BuildDecoderBatch(const ModelConfig& config, const HistoryShape& history, const StepPlan& plan,
+                       std::span<const int32_t> fx_rows, DecoderBatch* batch) {
   const size_t rows = plan.rows.size();
   batch->inputs.resize(rows);
   batch->positions.resize(rows);

@@ -54,8 +54,7 @@ struct DecoderBatch {
   std::vector<AttentionRow> attention;  // page lists lie in plan.page_ids
 };
 // Aborts on a plan whose runs do not cover its rows or that points outside history, pages or fx.
-void BuildDecoderBatch(const ModelConfig& config, const HistoryShape& history,
-                       const StepPlan& plan, std::span<const int32_t> fx_rows,
-                       DecoderBatch* batch);
+void BuildDecoderBatch(const ModelConfig& config, const HistoryShape& history, const StepPlan& plan,
+                       std::span<const int32_t> fx_rows, DecoderBatch* batch);
 
 }  // namespace catserve

@@ -39,10 +39,10 @@ absl::StatusOr<WeightMap> ReadIndex(const std::string& path) {
   WeightMap result;
   for (const auto& [tensor, shard] : weight_map->items()) {
     if (!shard.is_string() || !IsPlainFileName(shard.get_ref<const std::string&>())) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          path, ": tensor ", Quoted(tensor), " lies in ",
-          shard.is_string() ? Quoted(shard.get_ref<const std::string&>()) : "no file",
-          ", expected the plain name of a .safetensors file in the same directory"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": tensor ", Quoted(tensor), " lies in ",
+                       shard.is_string() ? Quoted(shard.get_ref<const std::string&>()) : "no file",
+                       ", expected the plain name of a .safetensors file in the same directory"));
     }
     result[tensor] = shard.get<std::string>();
   }
@@ -62,16 +62,15 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
   const std::string index_path = absl::StrCat(directory, "/", kIndexFile);
   absl::StatusOr<WeightMap> weight_map = ReadIndex(index_path);
   if (absl::IsNotFound(weight_map.status())) {
-    return absl::NotFoundError(absl::StrCat(directory, ": holds neither ", kSingleFile, " nor ",
-                                            kIndexFile));
+    return absl::NotFoundError(
+        absl::StrCat(directory, ": holds neither ", kSingleFile, " nor ", kIndexFile));
   }
   if (!weight_map.ok()) return weight_map.status();
   std::set<std::string> shards;
   for (const auto& [tensor, shard] : *weight_map) shards.insert(shard);
   if (shards.size() > kShardsMax) {
     return absl::InvalidArgumentError(absl::StrCat(index_path, ": names ", shards.size(),
-                                                   " files, at most ", kShardsMax,
-                                                   " are allowed"));
+                                                   " files, at most ", kShardsMax, " are allowed"));
   }
   for (const std::string& shard : shards) {
     status = checkpoint.AddFile(absl::StrCat(directory, "/", shard));
@@ -98,8 +97,7 @@ absl::Status Checkpoint::AddFile(const std::string& path) {
     const auto [position, inserted] =
         tensors_.try_emplace(name, Entry{std::move(info), files_.size()});
     if (!inserted) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": tensor ", Quoted(name),
-                                                     " stands in ",
+      return absl::InvalidArgumentError(absl::StrCat(path, ": tensor ", Quoted(name), " stands in ",
                                                      paths_[position->second.file], " too"));
     }
   }

@@ -27,15 +27,14 @@ void Compressor::RunBatch(const TensorView& fx, const TokenHistory& history,
   BuildCompressorBatch(config_, history.shape(), chunks, &batch_);
   const int64_t dim = config_.compressor.dim;
   const Activations a = workspace_.For(config_.compressor, batch_.inputs.size());
-  const TensorView tables[] = {weights_.tokens.view, weights_.positions.view,
-                               weights_.levels.view};
+  const TensorView tables[] = {weights_.tokens.view, weights_.positions.view, weights_.levels.view};
   const size_t table_count = weights_.levels.view.rank == 0 ? 2 : 3;
   backend_.Gather(a.x, {tables, table_count}, history.flat(), batch_.inputs);
-  transformer_.Run(a, [&](int32_t, const HeadSpec& heads, const TensorView& out,
-                          const TensorView& qkv) {
-    backend_.PrepareHeads(qkv, heads, batch_.positions, nullptr, {});
-    backend_.BlockAttention(out, qkv, heads, batch_.blocks);
-  });
+  transformer_.Run(
+      a, [&](int32_t, const HeadSpec& heads, const TensorView& out, const TensorView& qkv) {
+        backend_.PrepareHeads(qkv, heads, batch_.positions, nullptr, {});
+        backend_.BlockAttention(out, qkv, heads, batch_.blocks);
+      });
 
   const TensorView z = a.h.Rows(0, batch_.features.size());  // [tokens, e]
   backend_.Gather(z, {&a.x, 1}, {}, batch_.features);

@@ -71,9 +71,8 @@ class FieldReader {
   void Fail(const char* name, const json& value, const std::string& allowed) {
     if (!status_.ok()) return;
     const bool scalar = value.is_primitive() && !value.is_string();
-    status_ = absl::InvalidArgumentError(
-        absl::StrCat(where_, name, " is ", scalar ? value.dump() : value.type_name(),
-                     ", expected ", allowed));
+    status_ = absl::InvalidArgumentError(absl::StrCat(
+        where_, name, " is ", scalar ? value.dump() : value.type_name(), ", expected ", allowed));
   }
 
   const absl::Status& status() const { return status_; }
@@ -117,12 +116,12 @@ StackConfig ReadStack(FieldReader& fields) {
   if (!fields.status().ok()) return stack;
   if (stack.head_dim % 2 != 0) fields.Fail("head_dim", stack.head_dim, "an even number");
   if (stack.heads * stack.head_dim != stack.dim) {
-    fields.Fail("head_dim", stack.head_dim, absl::StrCat("dim / n_head (", stack.dim, " / ",
-                                                         stack.heads, ")"));
+    fields.Fail("head_dim", stack.head_dim,
+                absl::StrCat("dim / n_head (", stack.dim, " / ", stack.heads, ")"));
   }
   if (stack.heads % stack.kv_heads != 0) {
-    fields.Fail("n_local_heads", stack.kv_heads, absl::StrCat("a divisor of n_head (",
-                                                              stack.heads, ")"));
+    fields.Fail("n_local_heads", stack.kv_heads,
+                absl::StrCat("a divisor of n_head (", stack.heads, ")"));
   }
   if (stack.norm_eps == 0) fields.Fail("norm_eps", 0, "a number that float32 can hold");
   fields.Exactly("rope_n_elem", stack.head_dim, "head_dim");
@@ -199,12 +198,9 @@ absl::StatusOr<ModelKind> ReadKind(const json& document, const std::string& file
 
 const char* Name(ModelKind kind) {
   switch (kind) {
-    case ModelKind::kCat:
-      return "cat";
-    case ModelKind::kCatFixed:
-      return "cat_fixed";
-    case ModelKind::kDense:
-      return "dense";
+    case ModelKind::kCat: return "cat";
+    case ModelKind::kCatFixed: return "cat_fixed";
+    case ModelKind::kDense: return "dense";
   }
   return "unknown";
 }
@@ -263,8 +259,8 @@ ModelGeometry Geometry(const ModelConfig& config, DType kv_dtype) {
           .chunk_sizes = config.chunk_sizes,
           .block_size = config.block_size,
           .vocab_size = config.vocab_size,
-          .bytes_per_entry = int64_t{2} * decoder.layers * decoder.kv_heads * decoder.head_dim *
-                             SizeOf(kv_dtype)};
+          .bytes_per_entry =
+              int64_t{2} * decoder.layers * decoder.kv_heads * decoder.head_dim * SizeOf(kv_dtype)};
 }
 
 }  // namespace catserve

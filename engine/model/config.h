@@ -32,9 +32,9 @@ struct ModelConfig {
   StackConfig decoder;
   StackConfig compressor;  // unset for a dense model
   int32_t vocab_size = 0;
-  int32_t padded_vocab_size = 0;  // rows of the embedding and output matrices
-  int32_t block_size = 0;         // most tokens in one sequence
-  int32_t chunk_size_max = 0;     // what the checkpoint was made for; 0 for a dense model
+  int32_t padded_vocab_size = 0;     // rows of the embedding and output matrices
+  int32_t block_size = 0;            // most tokens in one sequence
+  int32_t chunk_size_max = 0;        // what the checkpoint was made for; 0 for a dense model
   std::vector<int32_t> chunk_sizes;  // offered: ascending powers of two; empty for a dense model
 
   bool compresses() const { return kind != ModelKind::kDense; }

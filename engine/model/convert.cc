@@ -11,14 +11,10 @@ namespace {
 
 float LoadFloat(const TensorView& source, int64_t i) {
   switch (source.dtype) {
-    case DType::kF32:
-      return static_cast<const float*>(source.data)[i];
-    case DType::kBF16:
-      return FloatFromBF16(static_cast<const uint16_t*>(source.data)[i]);
-    case DType::kF16:
-      return FloatFromF16(static_cast<const uint16_t*>(source.data)[i]);
-    case DType::kI32:
-      break;
+    case DType::kF32: return static_cast<const float*>(source.data)[i];
+    case DType::kBF16: return FloatFromBF16(static_cast<const uint16_t*>(source.data)[i]);
+    case DType::kF16: return FloatFromF16(static_cast<const uint16_t*>(source.data)[i]);
+    case DType::kI32: break;
   }
   CATSERVE_CHECK(false) << "only float tensors are converted";
   return 0;

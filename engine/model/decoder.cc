@@ -44,9 +44,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(Backend& backend,
   return decoder;
 }
 
-int64_t Decoder::logits_rows_max() const {
-  return std::min(kLogitsRowsMax, workspace_.rows_max());
-}
+int64_t Decoder::logits_rows_max() const { return std::min(kLogitsRowsMax, workspace_.rows_max()); }
 
 void Decoder::Run(const StepPlan& plan, const TokenHistory& history, const TensorView& fx,
                   std::span<const int32_t> fx_rows) {
@@ -60,13 +58,13 @@ void Decoder::Run(const StepPlan& plan, const TokenHistory& history, const Tenso
                                weights_.separator.view};  // by DecoderTable
   backend_.Gather(a.x, {tables, TableCount(config_.kind)}, history.flat(), batch_.inputs);
   const int64_t query_width = int64_t{config_.decoder.heads} * config_.decoder.head_dim;
-  transformer_.Run(a, [&](int32_t layer, const HeadSpec& heads, const TensorView& out,
-                          const TensorView& qkv) {
-    const KvLayer& kv = cache_.layer(layer);
-    backend_.PrepareHeads(qkv, heads, batch_.positions, &kv, batch_.entries);
-    backend_.PagedAttention(out, qkv.Columns(0, query_width), heads, kv, batch_.attention,
-                            plan.page_ids);
-  });
+  transformer_.Run(
+      a, [&](int32_t layer, const HeadSpec& heads, const TensorView& out, const TensorView& qkv) {
+        const KvLayer& kv = cache_.layer(layer);
+        backend_.PrepareHeads(qkv, heads, batch_.positions, &kv, batch_.entries);
+        backend_.PagedAttention(out, qkv.Columns(0, query_width), heads, kv, batch_.attention,
+                                plan.page_ids);
+      });
 }
 
 TensorView Decoder::Logits(std::span<const int32_t> rows) {

@@ -51,9 +51,9 @@ class Decoder {
   const KvCache& cache_;
   Transformer transformer_;
   DecoderBatch batch_;
-  Activations activations_;  // of the last Run
-  std::unique_ptr<Buffer> normed_;   // [logits_rows_max, d]
-  std::unique_ptr<Buffer> logits_;   // [logits_rows_max, padded_vocab]
+  Activations activations_;         // of the last Run
+  std::unique_ptr<Buffer> normed_;  // [logits_rows_max, d]
+  std::unique_ptr<Buffer> logits_;  // [logits_rows_max, padded_vocab]
   std::vector<GatherRow> logits_rows_;
 };
 

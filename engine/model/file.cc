@@ -62,9 +62,8 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t bytes_max)
   if (!file.ok()) return file.status();
   const std::span<const std::byte> bytes = file->bytes();
   if (static_cast<int64_t>(bytes.size()) > bytes_max) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": is ", bytes.size(),
-                                                   " bytes long, at most ", bytes_max,
-                                                   " are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": is ", bytes.size(), " bytes long, at most ", bytes_max, " are allowed"));
   }
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }

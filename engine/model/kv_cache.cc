@@ -24,10 +24,10 @@ absl::StatusOr<KvCache> KvCache::Create(Backend& backend, const StackConfig& sta
   for (int32_t i = 0; i < stack.layers; ++i) {
     absl::StatusOr<std::unique_ptr<Buffer>> buffer = backend.Allocate(pages * page_bytes);
     if (!buffer.ok()) {
-      return absl::Status(buffer.status().code(),
-                          absl::StrCat("KV memory of ", pages, " pages x ", stack.layers,
-                                       " layers x ", page_bytes,
-                                       " bytes: ", buffer.status().message()));
+      return absl::Status(
+          buffer.status().code(),
+          absl::StrCat("KV memory of ", pages, " pages x ", stack.layers, " layers x ", page_bytes,
+                       " bytes: ", buffer.status().message()));
     }
     cache.layers_.push_back({.data = (*buffer)->data(),
                              .dtype = dtype,

@@ -24,14 +24,14 @@ std::string UnusedWarning(const std::string& directory, const std::vector<std::s
   constexpr size_t kShown = 5;
   std::vector<std::string> shown;
   for (size_t i = 0; i < names.size() && i < kShown; ++i) shown.push_back(Quoted(names[i]));
-  return absl::StrCat(directory, ": ", names.size(), " tensors are not used by the model: ",
-                      absl::StrJoin(shown, ", "), names.size() > kShown ? ", ..." : "");
+  return absl::StrCat(directory, ": ", names.size(),
+                      " tensors are not used by the model: ", absl::StrJoin(shown, ", "),
+                      names.size() > kShown ? ", ..." : "");
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& directory,
-                                                   Backend& backend,
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& directory, Backend& backend,
                                                    const ModelOptions& options) {
   std::unique_ptr<Model> model(new Model());
   absl::StatusOr<ModelConfig> config = LoadConfig(absl::StrCat(directory, "/config.json"));

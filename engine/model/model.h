@@ -21,8 +21,7 @@ class Model {
  public:
   // Reads `directory`/config.json and its safetensors. REQUIRES: backend outlives the model.
   // Errors: one line that names file and field or tensor.
-  static absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& directory,
-                                                     Backend& backend,
+  static absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& directory, Backend& backend,
                                                      const ModelOptions& options = {});
 
   const ModelConfig& config() const { return config_; }

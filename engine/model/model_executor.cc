@@ -36,8 +36,7 @@ class ModelExecutor::Impl {
   const StepTrace& trace() const { return trace_; }
 
  private:
-  Impl(const Model& model, Backend& backend, const ExecutorOptions& options,
-       TokenHistory history)
+  Impl(const Model& model, Backend& backend, const ExecutorOptions& options, TokenHistory history)
       : model_(model), backend_(backend), options_(options), history_(std::move(history)) {}
 
   absl::Status Allocate();
@@ -73,8 +72,8 @@ absl::StatusOr<std::unique_ptr<ModelExecutor::Impl>> ModelExecutor::Impl::Create
     const Model& model, Backend& backend, const ExecutorOptions& options) {
   constexpr int32_t kStepRowsMax = 1 << 16;
   if (options.step_rows_max < 1 || options.step_rows_max > kStepRowsMax) {
-    return absl::InvalidArgumentError(absl::StrCat("step_rows_max is ", options.step_rows_max,
-                                                   ", expected 1 to ", kStepRowsMax));
+    return absl::InvalidArgumentError(
+        absl::StrCat("step_rows_max is ", options.step_rows_max, ", expected 1 to ", kStepRowsMax));
   }
   absl::StatusOr<TokenHistory> history =
       TokenHistory::Create(backend, model.config(), options.slots);
@@ -96,9 +95,8 @@ absl::Status ModelExecutor::Impl::Allocate() {
                            ? std::max(options_.step_rows_max, config.compressor_positions())
                            : options_.step_rows_max;
   absl::StatusOr<Workspace> workspace =
-      config.compresses()
-          ? Workspace::Create(backend_, {&config.decoder, &config.compressor}, rows)
-          : Workspace::Create(backend_, {&config.decoder}, rows);
+      config.compresses() ? Workspace::Create(backend_, {&config.decoder, &config.compressor}, rows)
+                          : Workspace::Create(backend_, {&config.decoder}, rows);
   if (!workspace.ok()) return workspace.status();
   workspace_ = *std::move(workspace);
 

@@ -14,11 +14,11 @@
 namespace catserve {
 
 struct ExecutorOptions {
-  int32_t slots = 32;             // token histories: sequences that run at once
-  int64_t kv_pages = 0;           // pages of KV memory, all taken at start
-  DType kv_dtype = DType::kF32;   // F32 or BF16
-  int32_t step_rows_max = 1024;   // decoder rows, and compressions, of one step
-  bool keep_trace = false;        // for tests and tools: see trace()
+  int32_t slots = 32;            // token histories: sequences that run at once
+  int64_t kv_pages = 0;          // pages of KV memory, all taken at start
+  DType kv_dtype = DType::kF32;  // F32 or BF16
+  int32_t step_rows_max = 1024;  // decoder rows, and compressions, of one step
+  bool keep_trace = false;       // for tests and tools: see trace()
 };
 
 // What a step computed on its way, copied to the host.
@@ -33,8 +33,7 @@ class ModelExecutor : public StepExecutor {
  public:
   // REQUIRES: model and backend outlive the executor. Errors: RESOURCE_EXHAUSTED with the numbers,
   // INVALID_ARGUMENT naming the option.
-  static absl::StatusOr<std::unique_ptr<ModelExecutor>> Create(const Model& model,
-                                                               Backend& backend,
+  static absl::StatusOr<std::unique_ptr<ModelExecutor>> Create(const Model& model, Backend& backend,
                                                                const ExecutorOptions& options);
   ~ModelExecutor() override;
 

@@ -90,9 +90,8 @@ class EntryReader {
       if (__builtin_mul_overflow(bytes, size, &bytes)) return Error(" has a shape that overflows");
     }
     if (bytes != *end - *begin) {
-      return Error(" of shape [", absl::StrJoin(info.shape, ", "), "] and dtype ",
-                   Name(info.dtype), " needs ", bytes, " bytes, its data_offsets span ",
-                   *end - *begin);
+      return Error(" of shape [", absl::StrJoin(info.shape, ", "), "] and dtype ", Name(info.dtype),
+                   " needs ", bytes, " bytes, its data_offsets span ", *end - *begin);
     }
     info.begin = *begin;
     info.end = *end;
@@ -127,8 +126,8 @@ absl::Status CheckTiling(std::vector<TensorInfo>& tensors, int64_t data_bytes,
     covered = tensor.end;
   }
   if (covered != data_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        file, ": the tensors cover ", covered, " bytes of data, the file has ", data_bytes));
+    return absl::InvalidArgumentError(absl::StrCat(file, ": the tensors cover ", covered,
+                                                   " bytes of data, the file has ", data_bytes));
   }
   return absl::OkStatus();
 }
@@ -139,10 +138,10 @@ absl::Status Rebase(std::vector<TensorInfo>& tensors, int64_t data_begin, const 
     tensor.begin += data_begin;
     tensor.end += data_begin;
     if (tensor.begin % SizeOf(tensor.dtype) != 0) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          file, ": tensor ", Quoted(tensor.name), " starts at byte ", tensor.begin,
-          " of the file, no multiple of its element's ", SizeOf(tensor.dtype),
-          " bytes: write the file again with its header padded by spaces"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(file, ": tensor ", Quoted(tensor.name), " starts at byte ", tensor.begin,
+                       " of the file, no multiple of its element's ", SizeOf(tensor.dtype),
+                       " bytes: write the file again with its header padded by spaces"));
     }
   }
   return absl::OkStatus();
@@ -159,8 +158,7 @@ absl::StatusOr<std::vector<TensorInfo>> ParseSafetensors(std::span<const std::by
   }
   uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, bytes.data(), kLengthBytes);
-  const int64_t header_bytes_max =
-      std::min(kSafetensorsHeaderBytesMax, file_bytes - kLengthBytes);
+  const int64_t header_bytes_max = std::min(kSafetensorsHeaderBytesMax, file_bytes - kLengthBytes);
   if (header_bytes > static_cast<uint64_t>(header_bytes_max)) {
     return absl::InvalidArgumentError(absl::StrCat(file, ": claims a header of ", header_bytes,
                                                    " bytes, at most ", header_bytes_max,

@@ -51,12 +51,10 @@ absl::StatusOr<Workspace> Workspace::Create(Backend& backend,
     Carve(measure, *stack, rows_max);
     floats = std::max(floats, measure.used());
   }
-  absl::StatusOr<std::unique_ptr<Buffer>> buffer =
-      backend.Allocate(floats * SizeOf(DType::kF32));
+  absl::StatusOr<std::unique_ptr<Buffer>> buffer = backend.Allocate(floats * SizeOf(DType::kF32));
   if (!buffer.ok()) {
     return absl::Status(buffer.status().code(), absl::StrCat("activations of ", rows_max,
-                                                             " rows: ",
-                                                             buffer.status().message()));
+                                                             " rows: ", buffer.status().message()));
   }
   Workspace workspace;
   workspace.buffer_ = *std::move(buffer);
@@ -65,8 +63,8 @@ absl::StatusOr<Workspace> Workspace::Create(Backend& backend,
 }
 
 Activations Workspace::For(const StackConfig& stack, int64_t rows) const {
-  CATSERVE_CHECK(rows <= rows_max_) << rows << " rows in a workspace for " << rows_max_
-                                    << ": the plan exceeds step_rows_max";
+  CATSERVE_CHECK(rows <= rows_max_)
+      << rows << " rows in a workspace for " << rows_max_ << ": the plan exceeds step_rows_max";
   Carver carver(buffer_->data());
   return Carve(carver, stack, rows);
 }

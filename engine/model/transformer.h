@@ -44,8 +44,8 @@ class Workspace {
 class Transformer {
  public:
   // Prepares the heads of qkv for layer `layer`, attends, and writes the heads' output to out.
-  using Attend = absl::FunctionRef<void(int32_t layer, const HeadSpec& heads,
-                                        const TensorView& out, const TensorView& qkv)>;
+  using Attend = absl::FunctionRef<void(int32_t layer, const HeadSpec& heads, const TensorView& out,
+                                        const TensorView& qkv)>;
 
   // REQUIRES: all three outlive the transformer.
   Transformer(Backend& backend, const StackConfig& config, const StackWeights& weights);

@@ -20,9 +20,7 @@ class Loader {
       : checkpoint_(checkpoint), backend_(backend), type_(type) {}
 
   // A table as stored.
-  Table Embedding(const std::string& name, Shape shape) {
-    return Upload(Find(name, shape));
-  }
+  Table Embedding(const std::string& name, Shape shape) { return Upload(Find(name, shape)); }
 
   // A norm's weights [size] in F32.
   Table Norm(const std::string& name, int64_t size) {
@@ -126,9 +124,8 @@ LayerWeights LoadLayer(Loader& loader, const StackConfig& stack, const std::stri
   }
   layer.wo = loader.Weight(name("attention.wo.weight"), {stack.dim, stack.dim});
   layer.ffn_norm = loader.Norm(name("ffn_norm.weight"), stack.dim);
-  layer.gate_up =
-      loader.Stacked(name("feed_forward.fc_1.weight"), name("feed_forward.fc_2.weight"),
-                     {stack.feed_forward, stack.dim});
+  layer.gate_up = loader.Stacked(name("feed_forward.fc_1.weight"), name("feed_forward.fc_2.weight"),
+                                 {stack.feed_forward, stack.dim});
   layer.down = loader.Weight(name("feed_forward.proj.weight"), {stack.dim, stack.feed_forward});
   return layer;
 }
@@ -154,8 +151,7 @@ CompressorWeights LoadCompressor(Loader& loader, const ModelConfig& config) {
   weights.tokens = loader.Embedding("f.wte.weight", {config.padded_vocab_size, dim});
   weights.positions = loader.Embedding("f.pos_tokens.weight", {chunks, dim});
   if (!fixed) {
-    weights.levels = loader.Embedding("f.adaptive_token.weight",
-                                      {config.chunk_size_levels(), dim});
+    weights.levels = loader.Embedding("f.adaptive_token.weight", {config.chunk_size_levels(), dim});
   }
   weights.stack = LoadStack(loader, config.compressor, "f.", config.compressor_positions());
   weights.projections = loader.Projections(config);
@@ -172,8 +168,7 @@ const char* MatrixTypeName(WeightType type, DType stored) {
 int64_t StackWeights::matrix_bytes() const {
   int64_t bytes = 0;
   for (const LayerWeights& layer : layers) {
-    bytes += layer.wqkv->bytes() + layer.wo->bytes() + layer.gate_up->bytes() +
-             layer.down->bytes();
+    bytes += layer.wqkv->bytes() + layer.wo->bytes() + layer.gate_up->bytes() + layer.down->bytes();
   }
   return bytes;
 }

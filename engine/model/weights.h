@@ -41,9 +41,9 @@ struct StackWeights {
 };
 
 struct CompressorWeights {  // empty for a dense model
-  Table tokens;     // E_f  [padded_vocab, e]
-  Table positions;  // U    [block_size, e]; `cat_fixed`: [num_chunks, e]
-  Table levels;     // A    [levels, e]; empty for `cat_fixed`
+  Table tokens;             // E_f  [padded_vocab, e]
+  Table positions;          // U    [block_size, e]; `cat_fixed`: [num_chunks, e]
+  Table levels;             // A    [levels, e]; empty for `cat_fixed`
   StackWeights stack;
   std::map<int32_t, std::unique_ptr<Matrix>> projections;  // W_p [d, C e] by chunk size C
 };
@@ -65,8 +65,7 @@ absl::StatusOr<ModelWeights> LoadWeights(Checkpoint& checkpoint, const ModelConf
 
 // W_p [d, C e]: the columns of W [d, C_max e] resampled in F32 (golden README, section 4).
 // REQUIRES: chunk_size divides chunk_size_max, both powers of two.
-std::vector<float> ResampleColumns(const TensorView& w, int32_t chunk_size_max,
-                                   int32_t chunk_size);
+std::vector<float> ResampleColumns(const TensorView& w, int32_t chunk_size_max, int32_t chunk_size);
 
 // [positions, head_dim]: cos and sin of position * base^(-2 i / head_dim), computed in double.
 std::vector<float> RotaryTable(int32_t positions, int32_t head_dim, double base);

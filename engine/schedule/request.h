@@ -26,21 +26,21 @@ struct Budget {
 
 struct StopRule {
   int32_t max_tokens = 0;
-  int32_t min_tokens = 0;              // before this, stop ids are never drawn
-  std::vector<TokenId> stop_ids;       // the eos id among them unless ignore_eos
+  int32_t min_tokens = 0;         // before this, stop ids are never drawn
+  std::vector<TokenId> stop_ids;  // the eos id among them unless ignore_eos
 };
 
 enum class Task : uint8_t { kGenerate, kScore };
 
 struct Request {
   Task task = Task::kGenerate;
-  std::vector<TokenId> prompt;         // for kScore: the text to score
+  std::vector<TokenId> prompt;  // for kScore: the text to score
   Budget budget;
-  SamplingParams sampling;             // sampling.logprobs also tells kScore how many top ids
+  SamplingParams sampling;  // sampling.logprobs also tells kScore how many top ids
   StopRule stop;
-  int32_t choices = 1;                 // n
-  int32_t priority = 0;                // lower runs first
-  absl::Time deadline = absl::InfiniteFuture();    // the transport's: ends with kDeadline
+  int32_t choices = 1;                                   // n
+  int32_t priority = 0;                                  // lower runs first
+  absl::Time deadline = absl::InfiniteFuture();          // the transport's: ends with kDeadline
   absl::Duration time_limit = absl::InfiniteDuration();  // gentler: ends with kTimeLimit
 };
 
@@ -50,16 +50,16 @@ enum class FinishReason : uint8_t {
   kTimeLimit,
   kCancelled,
   kDeadline,
-  kFailed,     // the engine stopped
+  kFailed,  // the engine stopped
 };
 
 struct Usage {
   int32_t prompt_tokens = 0;
   int32_t cached_tokens = 0;
-  int32_t generated_tokens = 0;        // over all choices
-  int32_t chunk_size = 0;              // at the end; 0 for dense
+  int32_t generated_tokens = 0;  // over all choices
+  int32_t chunk_size = 0;        // at the end; 0 for dense
   int64_t chunks_compressed = 0;
-  int64_t kv_bytes_peak = 0;           // pages held, over all choices
+  int64_t kv_bytes_peak = 0;  // pages held, over all choices
   absl::Duration queued, prefilling, decoding;
 };
 
@@ -76,11 +76,11 @@ struct ChoiceEndEvent {  // one for each choice of kGenerate, before the Finishe
   int32_t choice = 0;
   FinishReason reason = FinishReason::kLength;
 };
-struct ScoresEvent {     // kScore: log-probabilities of tokens [first, first + scores.size())
+struct ScoresEvent {  // kScore: log-probabilities of tokens [first, first + scores.size())
   int32_t first = 0;
   std::vector<SampleResult> scores;
 };
-struct FinishedEvent {   // exactly one, last; the reason is that of the choice that ended last
+struct FinishedEvent {  // exactly one, last; the reason is that of the choice that ended last
   FinishReason reason = FinishReason::kLength;
   Usage usage;
 };

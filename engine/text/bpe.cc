@@ -6,7 +6,6 @@
 
 #include "engine/text/message.h"
 
-
 namespace catserve {
 namespace {
 
@@ -25,8 +24,7 @@ absl::StatusOr<BpeMerges> BpeMerges::Build(
   for (size_t i = 0; i < merges.size(); ++i) {
     const auto& [left, right] = merges[i];
     const auto refuse = [&](std::string_view what, std::string_view why) {
-      return absl::InvalidArgumentError(
-          Message("model.merges[", i, "]: ", Quoted(what), " ", why));
+      return absl::InvalidArgumentError(Message("model.merges[", i, "]: ", Quoted(what), " ", why));
     };
     const std::string both = left + right;
     const std::array parts = {&left, &right, &both};

@@ -18,8 +18,6 @@ std::string IncrementalDetokenizer::Push(int32_t id) {
   return text;
 }
 
-std::string IncrementalDetokenizer::Flush() {
-  return ReplaceInvalidUtf8(std::exchange(open_, {}));
-}
+std::string IncrementalDetokenizer::Flush() { return ReplaceInvalidUtf8(std::exchange(open_, {})); }
 
 }  // namespace catserve

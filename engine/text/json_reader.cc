@@ -13,8 +13,7 @@ namespace {
 // will find there.
 absl::Status CheckLimits(std::string_view text) {
   if (text.size() > kJsonBytesMax) {
-    return absl::InvalidArgumentError(
-        Message(text.size(), " bytes; at most ", kJsonBytesMax));
+    return absl::InvalidArgumentError(Message(text.size(), " bytes; at most ", kJsonBytesMax));
   }
   int depth = 0;
   size_t values = 1;

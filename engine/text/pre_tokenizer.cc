@@ -6,7 +6,6 @@
 #include "engine/text/message.h"
 #include "engine/text/metaspace.h"
 
-
 namespace catserve {
 namespace {
 
@@ -31,8 +30,8 @@ absl::Status SplitAtMetaspaces(std::string_view text, RegexSplitter::Sink sink) 
 
 absl::StatusOr<PreTokenizer> PreTokenizer::Build(std::vector<PreTokenizerStep> steps) {
   if (steps.size() > kPreTokenizerStepsMax) {
-    return absl::InvalidArgumentError(Message("pre_tokenizer: ", steps.size(),
-                                                   " steps; at most ", kPreTokenizerStepsMax));
+    return absl::InvalidArgumentError(
+        Message("pre_tokenizer: ", steps.size(), " steps; at most ", kPreTokenizerStepsMax));
   }
   PreTokenizer built;
   built.splitters_.resize(steps.size());
@@ -70,8 +69,8 @@ absl::Status PreTokenizer::Run(size_t step, std::string_view piece, bool at_text
       return Run(step + 1, std::string(" ").append(piece), at_text_start, sink);
     case PreTokenizerStep::Kind::kMetaspace: {
       using Prepend = PreTokenizerStep::Prepend;
-      const bool prepend = rule.prepend == Prepend::kAlways ||
-                           (rule.prepend == Prepend::kFirst && at_text_start);
+      const bool prepend =
+          rule.prepend == Prepend::kAlways || (rule.prepend == Prepend::kFirst && at_text_start);
       const std::string text = WithMetaspaces(piece, prepend);
       // The last step (tokenizer_json.cc accepts it alone), so nobody asks which part is first.
       const auto last = [&](std::string_view part) { return Run(step + 1, part, false, sink); };

@@ -16,9 +16,7 @@ namespace {
 
 // Backtracking allowed from one start: a run of n white spaces takes some 2n steps with the usual
 // patterns; nested repetition takes exponentially many and must end.
-uint32_t MatchLimit(size_t text_bytes) {
-  return static_cast<uint32_t>(100'000 + 8 * text_bytes);
-}
+uint32_t MatchLimit(size_t text_bytes) { return static_cast<uint32_t>(100'000 + 8 * text_bytes); }
 constexpr uint32_t kMatchHeapKib = 64 << 10;
 constexpr uint32_t kGroupDepthMax = 32;
 
@@ -88,8 +86,8 @@ absl::Status RegexSplitter::Split(std::string_view text, bool matches_only, Sink
     int found = match(at, 0);
     // The machine code runs on a small stack; the interpreter has the heap.
     if (found == PCRE2_ERROR_JIT_STACKLIMIT) found = match(at, PCRE2_NO_JIT);
-    if (found == PCRE2_ERROR_NOMATCH) return matches_only ? absl::OkStatus()
-                                                          : hand_out(at, text.size());
+    if (found == PCRE2_ERROR_NOMATCH)
+      return matches_only ? absl::OkStatus() : hand_out(at, text.size());
     if (found < 0) {
       return absl::InvalidArgumentError(
           Message("text is too costly for the tokenizer's pattern: ", ErrorText(found)));

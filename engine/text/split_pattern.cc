@@ -2,7 +2,6 @@
 
 #include <vector>
 
-
 #include "absl/strings/ascii.h"
 #include "engine/text/message.h"
 #include "engine/text/utf8.h"
@@ -21,8 +20,8 @@ class Translator {
 
   absl::StatusOr<std::string> Run() {
     if (pattern_.size() > kSplitPatternBytesMax) {
-      return absl::InvalidArgumentError(Message("pattern of ", pattern_.size(),
-                                                     " bytes; at most ", kSplitPatternBytesMax));
+      return absl::InvalidArgumentError(
+          Message("pattern of ", pattern_.size(), " bytes; at most ", kSplitPatternBytesMax));
     }
     if (FirstInvalidUtf8(pattern_)) return absl::InvalidArgumentError("pattern is not UTF-8");
     while (error_.ok() && at_ < pattern_.size()) ReadTerm();
@@ -40,32 +39,25 @@ class Translator {
   }
   void Refuse(std::string_view what) {
     if (!error_.ok()) return;
-    error_ = absl::UnimplementedError(
-        Message("pattern: ", what, " at byte ", at_, " is not supported"));
+    error_ =
+        absl::UnimplementedError(Message("pattern: ", what, " at byte ", at_, " is not supported"));
   }
 
   void ReadTerm() {
     switch (pattern_[at_]) {
-      case '\\':
-        ReadEscape();
-        return;
-      case '[':
-        return ReadClass();
-      case '(':
-        return ReadGroup();
+      case '\\': ReadEscape(); return;
+      case '[': return ReadClass();
+      case '(': return ReadGroup();
       case ')':
         if (!caseless_.empty()) caseless_.pop_back();
         return Copy(1);
-      case '{':
-        return ReadCount();
+      case '{': return ReadCount();
       case '^':
       case '$':
       case '.':
       case '}':
-      case ']':
-        return Refuse(Message("a bare ", Rest().substr(0, 1)));
-      default:
-        Copy(1);
+      case ']': return Refuse(Message("a bare ", Rest().substr(0, 1)));
+      default: Copy(1);
     }
   }
 
@@ -104,18 +96,12 @@ class Translator {
         at_ += 2;
         return true;
       case 'd':
-      case 'D':
-        Copy(2);
-        return true;
+      case 'D': Copy(2); return true;
       case 'p':
-      case 'P':
-        ReadProperty();
-        return true;
+      case 'P': ReadProperty(); return true;
       case 'r':
       case 'n':
-      case 't':
-        Copy(2);
-        return false;
+      case 't': Copy(2); return false;
       default:
         if (!absl::ascii_ispunct(kind)) {
           Refuse("this escape");

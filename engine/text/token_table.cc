@@ -30,8 +30,8 @@ std::string BytesOf(std::string_view spelling, TokenAlphabet alphabet) {
 
 absl::Status CheckId(int64_t id, std::string_view token) {
   if (id >= 0 && id < kVocabSizeMax) return absl::OkStatus();
-  return absl::InvalidArgumentError(Message("id ", id, " of ", Quoted(token),
-                                                 " is not between 0 and ", kVocabSizeMax - 1));
+  return absl::InvalidArgumentError(
+      Message("id ", id, " of ", Quoted(token), " is not between 0 and ", kVocabSizeMax - 1));
 }
 
 }  // namespace
@@ -65,8 +65,7 @@ absl::Status TokenTable::AddVocab(TokenizerSpec& spec) {
     Row& row = rows_[id];
     if (row.used) {
       return absl::InvalidArgumentError(Message("model.vocab: id ", id, " belongs to both ",
-                                                     Quoted(row.spelling), " and ",
-                                                     Quoted(token)));
+                                                Quoted(row.spelling), " and ", Quoted(token)));
     }
     row.used = true;
     row.bytes = BytesOf(token, spec.alphabet);

@@ -65,12 +65,12 @@ std::string Tokenizer::Parts::Normalize(std::string_view text) const {
 absl::Status Tokenizer::Parts::FindByteIds() {
   const bool byte_level = alphabet == TokenAlphabet::kByteLevel;
   for (int byte = 0; byte < 256; ++byte) {
-    const std::string spelling = byte_level ? ByteSymbol(static_cast<uint8_t>(byte))
-                                            : absl::StrFormat("<0x%02X>", byte);
+    const std::string spelling =
+        byte_level ? ByteSymbol(static_cast<uint8_t>(byte)) : absl::StrFormat("<0x%02X>", byte);
     byte_ids[byte] = table.Find(spelling).value_or(-1);
     if (byte_ids[byte] < 0 && OccursInUtf8(byte)) {
-      return absl::InvalidArgumentError(Message(
-          "model.vocab: no token ", Quoted(spelling), " for a byte that text may have"));
+      return absl::InvalidArgumentError(
+          Message("model.vocab: no token ", Quoted(spelling), " for a byte that text may have"));
     }
   }
   return absl::OkStatus();
@@ -95,12 +95,12 @@ absl::StatusOr<TokenizerInfo> Tokenizer::Parts::Info(const TokenizerSpec& spec) 
     }
     return -1;
   };
-  info.bos_id = spec.bos_token.empty() ? usual(kUsualBos)
-                                       : table.FindAny(spec.bos_token).value_or(-1);
-  info.eos_id = spec.eos_token.empty() ? usual(kUsualEos)
-                                       : table.FindAny(spec.eos_token).value_or(-1);
-  for (const auto& [name, id] : {std::pair(&spec.bos_token, info.bos_id),
-                                 std::pair(&spec.eos_token, info.eos_id)}) {
+  info.bos_id =
+      spec.bos_token.empty() ? usual(kUsualBos) : table.FindAny(spec.bos_token).value_or(-1);
+  info.eos_id =
+      spec.eos_token.empty() ? usual(kUsualEos) : table.FindAny(spec.eos_token).value_or(-1);
+  for (const auto& [name, id] :
+       {std::pair(&spec.bos_token, info.bos_id), std::pair(&spec.eos_token, info.eos_id)}) {
     if (name->empty() || id >= 0) continue;
     return absl::InvalidArgumentError(
         Message("the bos or eos token ", Quoted(*name), " is not in the vocabulary"));
@@ -180,8 +180,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromVocabAndMerges(
   return tokenizer;
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(
-    const std::filesystem::path& model_dir) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::filesystem::path& model_dir) {
   const auto name = [&](std::string_view file) { return (model_dir / file).string(); };
   absl::StatusOr<TokenizerSpec> spec = absl::NotFoundError("");
   const absl::StatusOr<std::string> json = ReadTokenizerFile(name("tokenizer.json"));
@@ -194,9 +193,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(
     const absl::StatusOr<std::string> merges = ReadTokenizerFile(name("merges.txt"));
     for (const absl::Status& status : {vocab.status(), merges.status()}) {
       if (absl::IsNotFound(status)) {
-        return absl::NotFoundError(Message(
-            model_dir.string(), ": no tokenizer: neither tokenizer.json nor vocab.json with "
-                                "merges.txt is there"));
+        return absl::NotFoundError(
+            Message(model_dir.string(),
+                    ": no tokenizer: neither tokenizer.json nor vocab.json with "
+                    "merges.txt is there"));
       }
       if (!status.ok()) return status;
     }

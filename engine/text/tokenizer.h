@@ -1,5 +1,5 @@
-// Text to token ids and back: byte-pair encoding over bytes (GPT-2, Llama 3) or over characters with
-// a byte fallback (Llama 2, as converted from SentencePiece).
+// Text to token ids and back: byte-pair encoding over bytes (GPT-2, Llama 3) or over characters
+// with a byte fallback (Llama 2, as converted from SentencePiece).
 //
 // It does not add a beginning-of-text token (see TokenizerInfo), apply chat templates, truncate or
 // pad, and it does not normalise Unicode: a file that asks for what is not implemented is refused.
@@ -22,9 +22,9 @@ namespace catserve {
 inline constexpr size_t kTextBytesMax = size_t{4} << 20;
 
 struct TokenizerInfo {
-  int32_t vocab_size = 0;  // one more than the largest id
-  int32_t bos_id = -1;     // -1 if none
-  int32_t eos_id = -1;     // -1 if none
+  int32_t vocab_size = 0;    // one more than the largest id
+  int32_t bos_id = -1;       // -1 if none
+  int32_t eos_id = -1;       // -1 if none
   bool prepend_bos = false;  // the files ask that a prompt start with bos_id; Encode does not do it
 };
 

@@ -41,9 +41,9 @@ absl::StatusOr<std::string> ReadTokenizerFile(const std::filesystem::path& path)
   }
   const uintmax_t size = std::filesystem::file_size(path, error);
   if (error || size > kJsonBytesMax) {
-    return absl::InvalidArgumentError(Message(
-        path.string(), ": ", error ? error.message() : Message(size, " bytes"),
-        "; at most ", kJsonBytesMax, " bytes are read"));
+    return absl::InvalidArgumentError(Message(path.string(), ": ",
+                                              error ? error.message() : Message(size, " bytes"),
+                                              "; at most ", kJsonBytesMax, " bytes are read"));
   }
   std::string content(size, '\0');
   std::ifstream file(path, std::ios::binary);

@@ -22,8 +22,8 @@ void ReadVocab(const JsonField& field, TokenizerSpec& spec) {
   spec.vocab.reserve(field.value().size());
   for (const auto& [token, id] : field.value().items()) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() >= uint64_t{kVocabSizeMax}) {
-      return field.Invalid(Message("the id of ", Quoted(token),
-                                        " must be a whole number below ", kVocabSizeMax));
+      return field.Invalid(
+          Message("the id of ", Quoted(token), " must be a whole number below ", kVocabSizeMax));
     }
     spec.vocab.emplace_back(token, id.get<int32_t>());
   }
@@ -141,8 +141,8 @@ void ReadSplit(const JsonField& field, TokenizerSpec& spec) {
 }
 
 void ReadMetaspace(const JsonField& field, TokenizerSpec& spec) {
-  field.AllowOnly({"type", "replacement", "prepend_scheme", "split", "add_prefix_space",
-                   "str_rep"});
+  field.AllowOnly(
+      {"type", "replacement", "prepend_scheme", "split", "add_prefix_space", "str_rep"});
   if (field["replacement"].String() != kMetaspace) {
     field["replacement"].Unsupported("must be U+2581");
   }
@@ -164,8 +164,7 @@ void ReadByteLevelStep(const JsonField& field, TokenizerSpec& spec) {
     spec.steps.push_back({.kind = Step::Kind::kPrefixSpace});
   }
   if (field["use_regex"].BoolOr(true)) {
-    spec.steps.push_back(
-        {.kind = Step::Kind::kSplit, .pattern = std::string(kGpt2SplitPattern)});
+    spec.steps.push_back({.kind = Step::Kind::kSplit, .pattern = std::string(kGpt2SplitPattern)});
   }
 }
 
@@ -251,8 +250,8 @@ absl::StatusOr<TokenizerSpec> ParseTokenizerJson(std::string_view json) {
   if (!document.ok()) return document.status();
   absl::Status status;
   const JsonField root(*document, "", &status);
-  root.AllowOnly({"version", "truncation", "padding", "added_tokens", "normalizer",
-                  "pre_tokenizer", "post_processor", "decoder", "model"});
+  root.AllowOnly({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
+                  "post_processor", "decoder", "model"});
   TokenizerSpec spec;
   ReadModel(root["model"], spec);
   ReadAddedTokens(root["added_tokens"], spec);
@@ -284,8 +283,8 @@ absl::StatusOr<TokenizerSpec> ParseVocabAndMerges(std::string_view vocab_json,
     if (line.empty() || line.starts_with("#version")) continue;
     const size_t space = line.find(' ');
     if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) {
-      return absl::InvalidArgumentError(Message(
-          "merges.txt: line ", line_number, " must be two tokens with one space between"));
+      return absl::InvalidArgumentError(
+          Message("merges.txt: line ", line_number, " must be two tokens with one space between"));
     }
     spec.merges.emplace_back(line.substr(0, space), line.substr(space + 1));
   }

@@ -32,10 +32,10 @@ struct PreTokenizerStep {
   };
   enum class Prepend { kNever, kFirst, kAlways };
   Kind kind = Kind::kSplit;
-  std::string pattern;                 // kSplit: a regular expression (split_pattern.h)
-  bool matches_only = false;           // kSplit: drop what lies between matches
-  Prepend prepend = Prepend::kNever;   // kMetaspace
-  bool split = true;                   // kMetaspace: a piece starts at each kMetaspace
+  std::string pattern;                // kSplit: a regular expression (split_pattern.h)
+  bool matches_only = false;          // kSplit: drop what lies between matches
+  Prepend prepend = Prepend::kNever;  // kMetaspace
+  bool split = true;                  // kMetaspace: a piece starts at each kMetaspace
 };
 
 struct TokenizerSpec {

@@ -223,8 +223,8 @@ void BlockAttention(Crew& crew, const QueryRows& queries, const HeadSpec& spec,
   crew.ForEachDealt(items, work, [&](int64_t item, Mate& mate) {
     const RowBlock& block = blocks[item / spec.kv_heads];
     const int64_t kv_head = item % spec.kv_heads;
-    const float* keys = queries.q.row<const float>(block.first) + key_column +
-                        kv_head * spec.head_dim;
+    const float* keys =
+        queries.q.row<const float>(block.first) + key_column + kv_head * spec.head_dim;
     mate.runs.assign(1, {.keys = keys, .values = keys + kv_width, .count = block.count});
     const AttentionTile tile = TileOf(mate, spec, DType::kF32, queries.q.row_stride);
     AttendRows(crew.ops(), tile, queries, spec, kv_head,

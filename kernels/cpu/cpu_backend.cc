@@ -88,8 +88,9 @@ absl::StatusOr<std::unique_ptr<Buffer>> CpuBackend::Upload(const TensorView& hos
   if (!buffer.ok()) return buffer.status();
   char* to = static_cast<char*>((*buffer)->data());
   for (int64_t i = 0; bytes > 0 && i < host.rows(); ++i) {
-    std::memcpy(to + i * row_bytes, host.row<const char>(0) + i * host.row_stride *
-                SizeOf(host.dtype), static_cast<size_t>(row_bytes));
+    std::memcpy(to + i * row_bytes,
+                host.row<const char>(0) + i * host.row_stride * SizeOf(host.dtype),
+                static_cast<size_t>(row_bytes));
   }
   return std::move(*buffer);
 }

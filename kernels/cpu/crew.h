@@ -16,8 +16,8 @@ struct Mate {
   explicit Mate(const Ops& ops) : sampler(ops) {}
 
   Sampler sampler;
-  std::vector<float> scores;    // of a tile of queries
-  std::vector<EntryRun> runs;   // of the entries they see
+  std::vector<float> scores;   // of a tile of queries
+  std::vector<EntryRun> runs;  // of the entries they see
 };
 
 class Crew {
@@ -60,8 +60,8 @@ class Crew {
 
   int WorkersFor(int64_t items, int64_t work_per_item) const {
     const int64_t worth = std::max<int64_t>(1, items * work_per_item / kWorkPerWorker);
-    return static_cast<int>(std::max<int64_t>(
-        1, std::min({static_cast<int64_t>(pool_.threads()), items, worth})));
+    return static_cast<int>(
+        std::max<int64_t>(1, std::min({static_cast<int64_t>(pool_.threads()), items, worth})));
   }
 
   const Ops& ops_;

@@ -56,8 +56,8 @@ struct AttentionTile {
   int64_t head_dim = 0;
   float scale = 0;
   const Query* queries = nullptr;
-  int64_t query_count = 0;   // at most kQueryTile
-  float* scores = nullptr;   // scratch: [kQueryTile, ScoreStride(entries)]
+  int64_t query_count = 0;  // at most kQueryTile
+  float* scores = nullptr;  // scratch: [kQueryTile, ScoreStride(entries)]
 };
 constexpr int64_t ScoreStride(int64_t entries) { return (entries + 7) / 8 * 8 + 16; }
 
@@ -79,8 +79,7 @@ struct Ops {
   void (*narrow)(void* out, const float* in, DType dtype, int64_t n) = nullptr;
 
   // out = (x * (1 / sqrt(sum of squares by lanes / n + eps))) * weight. out may be x.
-  void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n,
-                   float eps) = nullptr;
+  void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n, float eps) = nullptr;
 
   void (*mat_mul)(const MatMulTile& tile) = nullptr;
 

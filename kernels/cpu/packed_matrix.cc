@@ -47,8 +47,7 @@ void PackedMatrix::Fill(const TensorView& host, int64_t panel) {
       if (dtype_ == DType::kBF16) {
         static_cast<uint16_t*>(to)[at] = row16[k];
       } else {
-        static_cast<float*>(to)[at] =
-            host.dtype == DType::kF16 ? FloatFromF16(row16[k]) : row32[k];
+        static_cast<float*>(to)[at] = host.dtype == DType::kF16 ? FloatFromF16(row16[k]) : row32[k];
       }
     }
   }

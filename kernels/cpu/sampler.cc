@@ -186,9 +186,8 @@ void Sampler::KeepPrefix(Measure measure, uint64_t need) {
     if (bins_[id] == cut) ranked_.push_back({z_[id], id});
     if (bins_[id] > cut) drop(id);
   }
-  std::sort(ranked_.begin(), ranked_.end(), [](const Ranked& a, const Ranked& b) {
-    return a.z != b.z ? a.z > b.z : a.id < b.id;
-  });
+  std::sort(ranked_.begin(), ranked_.end(),
+            [](const Ranked& a, const Ranked& b) { return a.z != b.z ? a.z > b.z : a.id < b.id; });
   uint64_t kept = 0;
   for (const Ranked& r : ranked_) {
     if (kept < need) {

@@ -199,10 +199,8 @@ void FakeExecutor::ComputeRow(const StepPlan& plan, const RowRun& run, int32_t i
 uint64_t FakeExecutor::Input(const StepPlan& plan, const RowRun& run, const Row& row) {
   const std::vector<TokenId>& history = slots_[run.slot].history;
   switch (row.kind) {
-    case RowKind::kFirst:
-      return ReferenceRows::FirstInput(run.chunk_size);
-    case RowKind::kSeparator:
-      return ReferenceRows::SeparatorInput();
+    case RowKind::kFirst: return ReferenceRows::FirstInput(run.chunk_size);
+    case RowKind::kSeparator: return ReferenceRows::SeparatorInput();
     case RowKind::kSummary: {
       const Compression& c = plan.compressions[row.index];
       Check(c.slot == run.slot && c.chunk_size == run.chunk_size, "a summary of another's chunk");
@@ -210,8 +208,7 @@ uint64_t FakeExecutor::Input(const StepPlan& plan, const RowRun& run, const Row&
           c.chunk_size, c.chunk_index,
           slots_[c.slot].history.data() + c.chunk_index * c.chunk_size);
     }
-    case RowKind::kToken:
-      break;
+    case RowKind::kToken: break;
   }
   Check(row.index >= 0 && row.index < std::ssize(history),
         absl::StrCat("slot ", run.slot, ": token ", row.index, " is not known yet"));
@@ -248,8 +245,7 @@ uint64_t FakeExecutor::Expected(const StepPlan& plan, const RowRun& run, const R
             absl::StrCat("slot ", run.slot, ": a separator sees ", seen, " entries"));
       return reference.Separator(k);
     }
-    case RowKind::kToken:
-      break;
+    case RowKind::kToken: break;
   }
   Check(size == 0 || row.index % size != size - 1, "the last token of a chunk needs no row");
   predicts = row.index + 1;

@@ -11,8 +11,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto config = catserve::ParseConfig(text, "fuzz.json");
   if (!config.ok()) return 0;
   const catserve::StackConfig& decoder = config->decoder;
-  const bool sound = decoder.heads * decoder.head_dim == decoder.dim &&
-                     decoder.head_dim <= 256 && decoder.heads % decoder.kv_heads == 0 &&
+  const bool sound = decoder.heads * decoder.head_dim == decoder.dim && decoder.head_dim <= 256 &&
+                     decoder.heads % decoder.kv_heads == 0 &&
                      config->vocab_size <= config->padded_vocab_size &&
                      config->chunk_sizes.empty() != config->compresses();
   if (!sound) std::abort();

@@ -34,14 +34,10 @@ std::string Vocab() {
 
 Loaded Load(uint8_t kind, std::string_view rest) {
   switch (kind) {
-    case 0:
-      return Tokenizer::FromTokenizerJson(rest);
-    case 1:
-      return Tokenizer::FromVocabAndMerges(rest, "");
-    case 2:
-      return Tokenizer::FromVocabAndMerges(Vocab(), rest);
-    default:
-      return Tokenizer::FromVocabAndMerges(Vocab(), kMerges);
+    case 0: return Tokenizer::FromTokenizerJson(rest);
+    case 1: return Tokenizer::FromVocabAndMerges(rest, "");
+    case 2: return Tokenizer::FromVocabAndMerges(Vocab(), rest);
+    default: return Tokenizer::FromVocabAndMerges(Vocab(), kMerges);
   }
 }
 

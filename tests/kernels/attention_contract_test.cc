@@ -22,9 +22,9 @@ class PrepareHeadsContract : public OnEveryBackend {};
 void CheckPaged(Backend& backend, const AttentionShape& shape, std::vector<int32_t> visible,
                 int32_t prefix) {
   const int32_t entries = *std::max_element(visible.begin(), visible.end());
-  SCOPED_TRACE(::testing::Message() << shape.heads << '/' << shape.kv_heads << " heads of "
-                                    << shape.head_dim << ' ' << Name(shape.dtype) << ", "
-                                    << entries << " entries, prefix " << prefix);
+  SCOPED_TRACE(::testing::Message()
+               << shape.heads << '/' << shape.kv_heads << " heads of " << shape.head_dim << ' '
+               << Name(shape.dtype) << ", " << entries << " entries, prefix " << prefix);
   AttentionScene scene(backend, shape, entries, 11);
   const int32_t prefix_page = scene.Place(0, prefix);
   const int32_t page = scene.Place(prefix, entries - prefix);
@@ -144,7 +144,10 @@ TEST_P(PagedAttentionContract, HugeScoresDoNotOverflow) {
 
 // A block is what a sequence of as many entries is without causality.
 TEST_P(BlockAttentionContract, MatchesDoublePrecision) {
-  struct Case { int32_t heads, kv_heads, head_dim; std::vector<RowBlock> blocks; };
+  struct Case {
+    int32_t heads, kv_heads, head_dim;
+    std::vector<RowBlock> blocks;
+  };
   const Case cases[] = {{4, 4, 16, {{0, 10}, {10, 10}, {20, 10}}},
                         {4, 2, 6, {{0, 3}, {3, 34}, {40, 1}, {41, 17}}},
                         {9, 1, 8, {{2, 5}}}};
@@ -214,7 +217,10 @@ std::vector<double> PreparedHead(const float* head, const float* norm, const flo
 class PreparedRows {
  public:
   PreparedRows(Backend& backend, int32_t dim, bool norm, DType dtype)
-      : dim_(dim), norm_(norm), norms_(Random(21).Normal(2 * dim)), rotary_(RotaryTable(9, dim)),
+      : dim_(dim),
+        norm_(norm),
+        norms_(Random(21).Normal(2 * dim)),
+        rotary_(RotaryTable(9, dim)),
         before_(Random(22).Normal(kRows * (kHeads + 2 * kKvHeads) * dim, 3.0f)) {
     Tensor q_norm(backend, {dim}, {norms_.begin(), norms_.begin() + dim});
     Tensor k_norm(backend, {dim}, {norms_.begin() + dim, norms_.end()});
@@ -245,8 +251,8 @@ class PreparedRows {
       return;
     }
     const float* norm = !norm_ ? nullptr : norms_.data() + (head < kHeads ? 0 : dim_);
-    const auto want = PreparedHead(before_.data() + at, norm,
-                                   rotary_.data() + kPositions[row] * dim_, dim_);
+    const auto want =
+        PreparedHead(before_.data() + at, norm, rotary_.data() + kPositions[row] * dim_, dim_);
     for (int64_t d = 0; d < dim_; ++d) {
       ASSERT_NEAR(after[at + d], want[d], 3e-6) << "row " << row << " head " << head << " " << d;
     }

@@ -57,13 +57,15 @@ TEST(BitsTest, MatMul) {
       HostMatrix w(dtype, 150, 67, random.Normal(150 * 67));
       const std::vector<float> x = random.Normal(512 * 67);
       const std::vector<float> before = random.Normal(512 * 150);
-      ExpectSameBitsEverywhere([&](Backend& backend, int64_t rows) {
-        const auto packed = backend.Pack(w.view()).value();
-        Tensor out(backend, {rows, 150}, {before.begin(), before.begin() + rows * 150});
-        Tensor x_tensor(backend, {rows, 67}, {x.begin(), x.begin() + rows * 67});
-        backend.MatMul(out, x_tensor, *packed, add);
-        return out.Read();
-      }, kFewToMany);
+      ExpectSameBitsEverywhere(
+          [&](Backend& backend, int64_t rows) {
+            const auto packed = backend.Pack(w.view()).value();
+            Tensor out(backend, {rows, 150}, {before.begin(), before.begin() + rows * 150});
+            Tensor x_tensor(backend, {rows, 67}, {x.begin(), x.begin() + rows * 67});
+            backend.MatMul(out, x_tensor, *packed, add);
+            return out.Read();
+          },
+          kFewToMany);
     }
   }
 }
@@ -92,12 +94,14 @@ TEST(BitsTest, RmsNorm) {
     Random random(2);
     const std::vector<float> x = random.Normal(512 * n, 3.0f);
     const std::vector<float> weight = random.Normal(n);
-    ExpectSameBitsEverywhere([&](Backend& backend, int64_t rows) {
-      Tensor out(backend, {rows, n});
-      Tensor x_tensor(backend, {rows, n}, {x.begin(), x.begin() + rows * n});
-      backend.RmsNorm(out, x_tensor, Tensor(backend, {n}, weight), 1e-5f);
-      return out.Read();
-    }, {1, 2, 512});
+    ExpectSameBitsEverywhere(
+        [&](Backend& backend, int64_t rows) {
+          Tensor out(backend, {rows, n});
+          Tensor x_tensor(backend, {rows, n}, {x.begin(), x.begin() + rows * n});
+          backend.RmsNorm(out, x_tensor, Tensor(backend, {n}, weight), 1e-5f);
+          return out.Read();
+        },
+        {1, 2, 512});
   }
 }
 
@@ -106,14 +110,16 @@ TEST(BitsTest, SiluGate) {
     std::vector<float> x = Random(3).Normal(512 * 2 * f, 30.0f);
     x[0] = kInfinity;
     x[2 * f] = -kInfinity;
-    ExpectSameBitsEverywhere([&](Backend& backend, int64_t rows) {
-      Tensor out(backend, {rows, f});
-      Tensor x_tensor(backend, {rows, 2 * f}, {x.begin(), x.begin() + rows * 2 * f});
-      backend.SiluGate(out, x_tensor);
-      std::vector<float> values = out.Read();
-      for (float& value : values) value = std::isnan(value) ? -1e30f : value;  // any NaN is one
-      return values;
-    }, {1, 2, 512});
+    ExpectSameBitsEverywhere(
+        [&](Backend& backend, int64_t rows) {
+          Tensor out(backend, {rows, f});
+          Tensor x_tensor(backend, {rows, 2 * f}, {x.begin(), x.begin() + rows * 2 * f});
+          backend.SiluGate(out, x_tensor);
+          std::vector<float> values = out.Read();
+          for (float& value : values) value = std::isnan(value) ? -1e30f : value;  // any NaN is one
+          return values;
+        },
+        {1, 2, 512});
   }
 }
 
@@ -124,39 +130,42 @@ TEST(BitsTest, PrepareHeads) {
       const int64_t width = 4 * dim;
       const std::vector<float> qkv = random.Normal(64 * width);
       const std::vector<float> tables = random.Normal(10 * dim);
-      ExpectSameBitsEverywhere([&](Backend& backend, int64_t rows) {
-        Tensor table(backend, {10, dim}, tables);
-        Tensor q(backend, {rows, width}, {qkv.begin(), qkv.begin() + rows * width});
-        Tensor pool(backend, dtype, {4, 2, 16 * dim});
-        const KvLayer kv{pool.view().data, dtype, 4, 1, dim};
-        HeadSpec spec{.heads = 2, .kv_heads = 1, .head_dim = dim, .norm_eps = 1e-5f};
-        spec.q_norm = TensorView(table.view().data, DType::kF32, {dim});
-        spec.k_norm = spec.q_norm;
-        spec.rotary = table;
-        std::vector<int32_t> positions;
-        std::vector<int64_t> slots;
-        for (int64_t i = 0; i < rows; ++i) {
-          positions.push_back(static_cast<int32_t>(i % 10));
-          slots.push_back(i);
-        }
-        backend.PrepareHeads(q, spec, positions, &kv, slots);
-        // The row beside what it left in memory, read back by attending to that entry alone.
-        Tensor seen(backend, {rows, 2 * dim});
-        std::vector<AttentionRow> reads;
-        std::vector<int32_t> pages;
-        for (int64_t i = 0; i < rows; ++i) {
-          pages.push_back(static_cast<int32_t>(i / 16));
-          reads.push_back({0, 0, static_cast<int32_t>(i), static_cast<int32_t>(i % 16 + 1)});
-        }
-        backend.PagedAttention(seen, q.view().Columns(0, 2 * dim), spec, kv, reads, pages);
-        std::vector<float> both;
-        const std::vector<float> left = q.Read(), right = seen.Read();
-        for (int64_t i = 0; i < rows; ++i) {
-          both.insert(both.end(), left.begin() + i * width, left.begin() + (i + 1) * width);
-          both.insert(both.end(), right.begin() + i * 2 * dim, right.begin() + (i + 1) * 2 * dim);
-        }
-        return both;
-      }, {1, 2, 17, 64});
+      ExpectSameBitsEverywhere(
+          [&](Backend& backend, int64_t rows) {
+            Tensor table(backend, {10, dim}, tables);
+            Tensor q(backend, {rows, width}, {qkv.begin(), qkv.begin() + rows * width});
+            Tensor pool(backend, dtype, {4, 2, 16 * dim});
+            const KvLayer kv{pool.view().data, dtype, 4, 1, dim};
+            HeadSpec spec{.heads = 2, .kv_heads = 1, .head_dim = dim, .norm_eps = 1e-5f};
+            spec.q_norm = TensorView(table.view().data, DType::kF32, {dim});
+            spec.k_norm = spec.q_norm;
+            spec.rotary = table;
+            std::vector<int32_t> positions;
+            std::vector<int64_t> slots;
+            for (int64_t i = 0; i < rows; ++i) {
+              positions.push_back(static_cast<int32_t>(i % 10));
+              slots.push_back(i);
+            }
+            backend.PrepareHeads(q, spec, positions, &kv, slots);
+            // The row beside what it left in memory, read back by attending to that entry alone.
+            Tensor seen(backend, {rows, 2 * dim});
+            std::vector<AttentionRow> reads;
+            std::vector<int32_t> pages;
+            for (int64_t i = 0; i < rows; ++i) {
+              pages.push_back(static_cast<int32_t>(i / 16));
+              reads.push_back({0, 0, static_cast<int32_t>(i), static_cast<int32_t>(i % 16 + 1)});
+            }
+            backend.PagedAttention(seen, q.view().Columns(0, 2 * dim), spec, kv, reads, pages);
+            std::vector<float> both;
+            const std::vector<float> left = q.Read(), right = seen.Read();
+            for (int64_t i = 0; i < rows; ++i) {
+              both.insert(both.end(), left.begin() + i * width, left.begin() + (i + 1) * width);
+              both.insert(both.end(), right.begin() + i * 2 * dim,
+                          right.begin() + (i + 1) * 2 * dim);
+            }
+            return both;
+          },
+          {1, 2, 17, 64});
     }
   }
 }
@@ -193,31 +202,32 @@ TEST(BitsTest, StoringAsBF16RoundsToNearestEven) {
 
 // Row i of a prefill sees i + 1 entries: as many rows as in one step, or one at a time.
 TEST(BitsTest, PagedAttentionOfPrefillAndDecode) {
-  for (const AttentionShape& shape : {AttentionShape{4, 2, 16, DType::kF32},
-                                      AttentionShape{4, 2, 16, DType::kBF16},
-                                      AttentionShape{3, 1, 10, DType::kF32},
-                                      AttentionShape{3, 1, 10, DType::kBF16},
-                                      AttentionShape{2, 2, 66, DType::kF32}}) {
+  for (const AttentionShape& shape :
+       {AttentionShape{4, 2, 16, DType::kF32}, AttentionShape{4, 2, 16, DType::kBF16},
+        AttentionShape{3, 1, 10, DType::kF32}, AttentionShape{3, 1, 10, DType::kBF16},
+        AttentionShape{2, 2, 66, DType::kF32}}) {
     const int64_t width = shape.heads * shape.head_dim;
     const std::vector<float> q = Random(5).Normal(512 * width, 2.0f);
-    ExpectSameBitsEverywhere([&](Backend& backend, int64_t rows) {
-      AttentionScene scene(backend, shape, 512, 6);
-      const int32_t page = scene.Place(0, 512);
-      std::vector<AttentionRow> visible;
-      for (int32_t i = 0; i < rows; ++i) visible.push_back({page, 0, page, i + 1});
-      Tensor out(backend, {rows, width});
-      Tensor q_tensor(backend, {rows, width}, {q.begin(), q.begin() + rows * width});
-      backend.PagedAttention(out, q_tensor, SpecOf(shape), scene.layer(), visible,
-                             scene.page_ids());
-      return out.Read();
-    }, {1, 2, 7, 8, 9, 64, 512});
+    ExpectSameBitsEverywhere(
+        [&](Backend& backend, int64_t rows) {
+          AttentionScene scene(backend, shape, 512, 6);
+          const int32_t page = scene.Place(0, 512);
+          std::vector<AttentionRow> visible;
+          for (int32_t i = 0; i < rows; ++i) visible.push_back({page, 0, page, i + 1});
+          Tensor out(backend, {rows, width});
+          Tensor q_tensor(backend, {rows, width}, {q.begin(), q.begin() + rows * width});
+          backend.PagedAttention(out, q_tensor, SpecOf(shape), scene.layer(), visible,
+                                 scene.page_ids());
+          return out.Read();
+        },
+        {1, 2, 7, 8, 9, 64, 512});
   }
 }
 
 // A branch of Score reads its summaries as a prefix, Generate has them in its own pages.
 TEST(BitsTest, PagedAttentionDependsOnTheLogicalOrderAlone) {
-  for (const AttentionShape& shape : {AttentionShape{4, 2, 16, DType::kF32},
-                                      AttentionShape{2, 1, 6, DType::kBF16}}) {
+  for (const AttentionShape& shape :
+       {AttentionShape{4, 2, 16, DType::kF32}, AttentionShape{2, 1, 6, DType::kBF16}}) {
     for (const char* name : {"cpu-reference", "cpu"}) {
       const auto backend = Make(name, 2);
       const int32_t entries = 45;
@@ -271,14 +281,17 @@ TEST(BitsTest, BlockAttention) {
   for (const int32_t dim : {6, 16}) {
     const int64_t stride = 8 * dim, width = 4 * dim;
     const std::vector<float> qkv = Random(9).Normal(340 * stride, 2.0f);
-    ExpectSameBitsEverywhere([&](Backend& backend, int64_t rows) {
-      std::vector<RowBlock> blocks;
-      for (int32_t first = 0; first < rows; first += 10) blocks.push_back({first, 10});
-      Tensor out(backend, {rows, width});
-      Tensor q_tensor(backend, {rows, stride}, {qkv.begin(), qkv.begin() + rows * stride});
-      backend.BlockAttention(out, q_tensor, {.heads = 4, .kv_heads = 2, .head_dim = dim}, blocks);
-      return out.Read();
-    }, {10, 20, 340});
+    ExpectSameBitsEverywhere(
+        [&](Backend& backend, int64_t rows) {
+          std::vector<RowBlock> blocks;
+          for (int32_t first = 0; first < rows; first += 10) blocks.push_back({first, 10});
+          Tensor out(backend, {rows, width});
+          Tensor q_tensor(backend, {rows, stride}, {qkv.begin(), qkv.begin() + rows * stride});
+          backend.BlockAttention(out, q_tensor, {.heads = 4, .kv_heads = 2, .head_dim = dim},
+                                 blocks);
+          return out.Read();
+        },
+        {10, 20, 340});
   }
 }
 
@@ -289,15 +302,17 @@ TEST(BitsTest, Gather) {
     values[30] = kInfinity;
     values[31] = kNaN;
     HostMatrix host(dtype, 100, 29, values);
-    ExpectSameBitsEverywhere([&](Backend& backend, int64_t rows) {
-      const auto table = backend.Upload(host.view()).value();
-      const TensorView tables[] = {TensorView(table->data(), dtype, {100, 29})};
-      std::vector<GatherRow> gather;
-      for (int32_t i = 0; i < rows; ++i) gather.push_back({0, i * 7 % 100, false});
-      Tensor out(backend, {rows, 29});
-      backend.Gather(out, tables, TensorView(), gather);
-      return out.Read();
-    }, {1, 100});
+    ExpectSameBitsEverywhere(
+        [&](Backend& backend, int64_t rows) {
+          const auto table = backend.Upload(host.view()).value();
+          const TensorView tables[] = {TensorView(table->data(), dtype, {100, 29})};
+          std::vector<GatherRow> gather;
+          for (int32_t i = 0; i < rows; ++i) gather.push_back({0, i * 7 % 100, false});
+          Tensor out(backend, {rows, 29});
+          backend.Gather(out, tables, TensorView(), gather);
+          return out.Read();
+        },
+        {1, 100});
   }
 }
 
@@ -308,33 +323,35 @@ TEST(BitsTest, SampleAndScoreTokens) {
     std::vector<float> logits = Random(11).Normal(rows_max * vocab, 4.0f);
     logits[vocab / 2] = kNaN;
     logits[rows_max * vocab - 1] = kInfinity;
-    ExpectSameBitsEverywhere([&](Backend& backend, int64_t rows) {
-      Tensor tensor(backend, {rows, vocab}, {logits.begin(), logits.begin() + rows * vocab});
-      std::vector<SampleSpec> specs(rows, {.temperature = 1.2f, .seed = 3, .logprobs = 5});
-      std::vector<int32_t> targets(rows), top_n(rows, 3);
-      for (int64_t i = 0; i < rows; ++i) {
-        specs[i].position = i;
-        specs[i].temperature = i % 4 == 0 ? 0.0f : 0.3f * static_cast<float>(i % 4);
-        specs[i].top_k = i % 3 == 0 ? 50 : 0;
-        specs[i].top_p = i % 5 == 0 ? 0.9f : 1.0f;
-        targets[i] = static_cast<int32_t>(i % vocab);
-      }
-      std::vector<TokenDraw> draws(rows), scores(rows);
-      backend.Sample(draws, tensor, vocab, specs);
-      backend.ScoreTokens(scores, tensor, vocab, targets, top_n);
-      std::vector<float> flat;
-      for (int64_t i = 0; i < rows; ++i) {
-        for (const TokenDraw* draw : {&draws[i], &scores[i]}) {
-          flat.push_back(static_cast<float>(draw->id));
-          flat.push_back(draw->logprob);
-          for (const auto& [id, logprob] : draw->top) {
-            flat.push_back(static_cast<float>(id));
-            flat.push_back(logprob);
+    ExpectSameBitsEverywhere(
+        [&](Backend& backend, int64_t rows) {
+          Tensor tensor(backend, {rows, vocab}, {logits.begin(), logits.begin() + rows * vocab});
+          std::vector<SampleSpec> specs(rows, {.temperature = 1.2f, .seed = 3, .logprobs = 5});
+          std::vector<int32_t> targets(rows), top_n(rows, 3);
+          for (int64_t i = 0; i < rows; ++i) {
+            specs[i].position = i;
+            specs[i].temperature = i % 4 == 0 ? 0.0f : 0.3f * static_cast<float>(i % 4);
+            specs[i].top_k = i % 3 == 0 ? 50 : 0;
+            specs[i].top_p = i % 5 == 0 ? 0.9f : 1.0f;
+            targets[i] = static_cast<int32_t>(i % vocab);
           }
-        }
-      }
-      return flat;
-    }, {1, 2, rows_max});
+          std::vector<TokenDraw> draws(rows), scores(rows);
+          backend.Sample(draws, tensor, vocab, specs);
+          backend.ScoreTokens(scores, tensor, vocab, targets, top_n);
+          std::vector<float> flat;
+          for (int64_t i = 0; i < rows; ++i) {
+            for (const TokenDraw* draw : {&draws[i], &scores[i]}) {
+              flat.push_back(static_cast<float>(draw->id));
+              flat.push_back(draw->logprob);
+              for (const auto& [id, logprob] : draw->top) {
+                flat.push_back(static_cast<float>(id));
+                flat.push_back(logprob);
+              }
+            }
+          }
+          return flat;
+        },
+        {1, 2, rows_max});
   }
 }
 

@@ -47,9 +47,9 @@ class OnEveryBackend : public ::testing::TestWithParam<std::string> {
   std::unique_ptr<Backend> backend_ = Make(GetParam());
 };
 
-#define CATSERVE_ON_EVERY_BACKEND(Suite)                                                         \
-  INSTANTIATE_TEST_SUITE_P(Backends, Suite,                                                      \
-                           ::testing::ValuesIn(::catserve::testing::BackendNames()),             \
+#define CATSERVE_ON_EVERY_BACKEND(Suite)                                             \
+  INSTANTIATE_TEST_SUITE_P(Backends, Suite,                                          \
+                           ::testing::ValuesIn(::catserve::testing::BackendNames()), \
                            ::catserve::testing::BackendTestName)
 
 class Random {

@@ -56,9 +56,9 @@ TEST(BFloat16Test, EveryValueSurvivesTheRoundTrip) {
 }
 
 TEST(BFloat16Test, RoundsToNearestTiesToEven) {
-  EXPECT_EQ(BF16FromFloat(1.0f + 0x1p-8f), 0x3f80);              // a tie, down to even
-  EXPECT_EQ(BF16FromFloat(1.0f + 3 * 0x1p-8f), 0x3f82);          // a tie, up to even
-  EXPECT_EQ(BF16FromFloat(1.0f + 0x1p-8f + 0x1p-20f), 0x3f81);   // just above a tie
+  EXPECT_EQ(BF16FromFloat(1.0f + 0x1p-8f), 0x3f80);             // a tie, down to even
+  EXPECT_EQ(BF16FromFloat(1.0f + 3 * 0x1p-8f), 0x3f82);         // a tie, up to even
+  EXPECT_EQ(BF16FromFloat(1.0f + 0x1p-8f + 0x1p-20f), 0x3f81);  // just above a tie
   EXPECT_EQ(BF16FromFloat(-1.0f - 3 * 0x1p-8f), 0xbf82);
   EXPECT_EQ(BF16FromFloat(std::numeric_limits<float>::max()), 0x7f80);  // overflows
   EXPECT_EQ(BF16FromFloat(kInfinity), 0x7f80);
@@ -90,9 +90,9 @@ TEST(HalfTest, RoundsToNearestTiesToEven) {
   EXPECT_EQ(F16FromFloat(65519.0f), 0x7bff);
   EXPECT_EQ(F16FromFloat(65520.0f), 0x7c00);
   EXPECT_EQ(F16FromFloat(-1e9f), 0xfc00);
-  EXPECT_EQ(F16FromFloat(0x1p-25f), 0x0000);              // a tie with zero
+  EXPECT_EQ(F16FromFloat(0x1p-25f), 0x0000);  // a tie with zero
   EXPECT_EQ(F16FromFloat(0x1p-25f + 0x1p-40f), 0x0001);
-  EXPECT_EQ(F16FromFloat(0x1p-14f - 0x1p-26f), 0x0400);   // up into the normal numbers
+  EXPECT_EQ(F16FromFloat(0x1p-14f - 0x1p-26f), 0x0400);  // up into the normal numbers
 }
 
 TEST(SampleWeightTest, IsAPowerOfTwoScaledToIntegers) {

@@ -99,8 +99,8 @@ TEST_P(RmsNormContract, OfZerosIsZero) {
 
 // [rows, in, out] and the weights' dtype.
 void CheckMatMul(Backend& backend, DType dtype, int64_t rows, int64_t in, int64_t out_features) {
-  SCOPED_TRACE(::testing::Message() << Name(dtype) << ' ' << rows << 'x' << in << 'x'
-                                    << out_features);
+  SCOPED_TRACE(::testing::Message()
+               << Name(dtype) << ' ' << rows << 'x' << in << 'x' << out_features);
   Random random(static_cast<uint32_t>(rows * 7919 + in * 31 + out_features));
   HostMatrix w(dtype, out_features, in, random.Normal(out_features * in));
   const std::vector<float> x = random.Normal(rows * in);
@@ -177,7 +177,7 @@ TEST_P(SiluGateContract, MatchesDoublePrecisionOverTheWholeRange) {
   Random random(5);
   for (const int64_t f : {1, 7, 8, 33, 256}) {
     std::vector<float> x = random.Normal(3 * 2 * f, 8.0f);
-    x[0] = 200.0f;  // e^-x underflows
+    x[0] = 200.0f;       // e^-x underflows
     x[2 * f] = -200.0f;  // e^-x overflows
     Tensor out(*backend_, {3, f});
     backend_->SiluGate(out, Tensor(*backend_, {3, 2 * f}, x));

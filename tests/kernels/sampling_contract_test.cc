@@ -114,8 +114,11 @@ TEST_P(SampleContract, BiasAndPenaltiesChangeTheChoice) {
 TEST_P(SampleContract, IdsOutsideTheVocabularyAreIgnored) {
   const std::vector<std::pair<int32_t, float>> bias = {{-1, 50.0f}, {3, 50.0f}, {1 << 30, 50.0f}};
   const std::vector<int32_t> ids = {-5, 3, 4, 1 << 30};
-  EXPECT_EQ(DrawOne({1, 3, 2}, {.repetition_penalty = 9, .logit_bias = bias, .forbidden = ids,
-                                .prompt = ids, .generated = ids}),
+  EXPECT_EQ(DrawOne({1, 3, 2}, {.repetition_penalty = 9,
+                                .logit_bias = bias,
+                                .forbidden = ids,
+                                .prompt = ids,
+                                .generated = ids}),
             1);
 }
 
@@ -226,8 +229,10 @@ TEST_P(SampleContract, RandomnessIsKeyedBySeedChoiceAndPositionAlone) {
 TEST_P(SampleContract, LogprobsAreOfTheModelBeforeAnySetting) {
   const std::vector<float> logits = {1, 4, 2, 4, kNaN};
   const std::vector<int32_t> forbidden = {1};
-  const TokenDraw draw = Draw(logits, {{.temperature = 0, .repetition_penalty = 3,
-                                        .forbidden = forbidden, .prompt = forbidden,
+  const TokenDraw draw = Draw(logits, {{.temperature = 0,
+                                        .repetition_penalty = 3,
+                                        .forbidden = forbidden,
+                                        .prompt = forbidden,
                                         .logprobs = 3}})[0];
   const double sum = std::log(std::exp(1.0) + 2 * std::exp(4.0) + std::exp(2.0));
   EXPECT_EQ(draw.id, 3);

@@ -49,8 +49,8 @@ inline std::vector<std::pair<int32_t, uint64_t>> KeptIds(const std::vector<float
   std::vector<int32_t> order(z.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return z[a] > z[b]; });
-  const float scale = std::min(1.0f / spec.temperature * 1.44269504f,
-                               std::numeric_limits<float>::max());
+  const float scale =
+      std::min(1.0f / spec.temperature * 1.44269504f, std::numeric_limits<float>::max());
   std::vector<std::pair<int32_t, uint64_t>> kept;
   for (const int32_t id : order) {
     kept.emplace_back(id, SampleWeight((z[id] - z[order[0]]) * scale));

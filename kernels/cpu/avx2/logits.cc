@@ -40,10 +40,9 @@ void Weigh8(uint64_t* weights, uint16_t* bins, __m256 y) {
   p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(2.402264791363012e-1f));
   p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(6.931472028550421e-1f));
   p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
-  const __m256i above =
-      _mm256_castps_si256(_mm256_cmp_ps(y, _mm256_set1_ps(-40.0f), _CMP_GT_OQ));
-  const __m256i m = _mm256_and_si256(
-      above, _mm256_cvttps_epi32(_mm256_mul_ps(p, _mm256_set1_ps(16777216.0f))));
+  const __m256i above = _mm256_castps_si256(_mm256_cmp_ps(y, _mm256_set1_ps(-40.0f), _CMP_GT_OQ));
+  const __m256i m =
+      _mm256_and_si256(above, _mm256_cvttps_epi32(_mm256_mul_ps(p, _mm256_set1_ps(16777216.0f))));
   const __m256i by = _mm256_add_epi32(n, _mm256_set1_epi32(16));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(weights),
                       Shift(_mm256_castsi256_si128(m), _mm256_castsi256_si128(by)));

@@ -14,7 +14,7 @@ template <typename W>
 struct Tile {
   const float* x;
   int64_t x_stride;
-  const W* panel;        // [in, kPanel]; the next follows directly
+  const W* panel;  // [in, kPanel]; the next follows directly
   int64_t in;
   float* out;
   int64_t out_stride;
@@ -117,8 +117,9 @@ void ManyRows(Tile<W> t, int64_t rows) {
 
 template <typename W>
 void Run(const MatMulTile& m) {
-  const Tile<W> tile = {m.x,   m.x_stride,   static_cast<const W*>(m.panels), m.in,
-                        m.out, m.out_stride, m.out_features,                  m.add};
+  const Tile<W> tile = {
+      m.x,  m.x_stride, static_cast<const W*>(m.panels), m.in, m.out, m.out_stride, m.out_features,
+      m.add};
   switch (m.rows) {
     case 1: return FewRows<1, 4>(tile);
     case 2: return FewRows<2, 2>(tile);

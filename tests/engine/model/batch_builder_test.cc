@@ -55,17 +55,14 @@ TEST(BuildCompressorBatch, LaysChunksOutAsTheEquationsDo) {
                                            {.slot = 0, .chunk_index = 1, .chunk_size = 4}};
   CompressorBatch batch;
   BuildCompressorBatch(Config(ModelKind::kCat), kHistory, chunks, &batch);
-  EXPECT_THAT(Parts(batch.inputs),
-              ElementsAre(std::tuple(kChunkLevelTable, 1, false),
-                          std::tuple(kChunkPositionTable, 3, false),
-                          std::tuple(kChunkTokenTable, 65 + 6, true),
-                          std::tuple(kChunkTokenTable, 65 + 7, true),
-                          std::tuple(kChunkLevelTable, 2, false),
-                          std::tuple(kChunkPositionTable, 1, false),
-                          std::tuple(kChunkTokenTable, 4, true),
-                          std::tuple(kChunkTokenTable, 5, true),
-                          std::tuple(kChunkTokenTable, 6, true),
-                          std::tuple(kChunkTokenTable, 7, true)));
+  EXPECT_THAT(
+      Parts(batch.inputs),
+      ElementsAre(std::tuple(kChunkLevelTable, 1, false), std::tuple(kChunkPositionTable, 3, false),
+                  std::tuple(kChunkTokenTable, 65 + 6, true),
+                  std::tuple(kChunkTokenTable, 65 + 7, true),
+                  std::tuple(kChunkLevelTable, 2, false), std::tuple(kChunkPositionTable, 1, false),
+                  std::tuple(kChunkTokenTable, 4, true), std::tuple(kChunkTokenTable, 5, true),
+                  std::tuple(kChunkTokenTable, 6, true), std::tuple(kChunkTokenTable, 7, true)));
   EXPECT_THAT(batch.positions, ElementsAre(0, 1, 2, 3, 0, 1, 2, 3, 4, 5));
   ASSERT_EQ(batch.blocks.size(), 2);
   EXPECT_EQ(batch.blocks[1].first, 4);
@@ -128,20 +125,20 @@ TEST(BuildDecoderBatch, LowersRunsToEntriesAndWhatTheySee) {
   const std::vector<int32_t> fx_rows = {6};
   DecoderBatch batch;
   BuildDecoderBatch(Config(ModelKind::kCat), kHistory, ClosingAndBranch(), fx_rows, &batch);
-  EXPECT_THAT(Parts(batch.inputs),
-              ElementsAre(std::tuple(kFxTable, 6, false), std::tuple(kSeparatorTable, 0, false),
-                          std::tuple(kSeparatorTable, 0, false),
-                          std::tuple(kTokenTable, 65 + 9, true),
-                          std::tuple(kFirstTable, 3, false)));
+  EXPECT_THAT(
+      Parts(batch.inputs),
+      ElementsAre(std::tuple(kFxTable, 6, false), std::tuple(kSeparatorTable, 0, false),
+                  std::tuple(kSeparatorTable, 0, false), std::tuple(kTokenTable, 65 + 9, true),
+                  std::tuple(kFirstTable, 3, false)));
   EXPECT_THAT(batch.positions, ElementsAre(0, 1, 1, 2, 0));
   EXPECT_THAT(batch.entries, ElementsAre(30 * 16 + 15, 31 * 16, 50 * 16, 50 * 16 + 1, 40 * 16 + 4));
   std::vector<std::tuple<int, int, int, int>> attention;
   for (const AttentionRow& row : batch.attention) {
     attention.emplace_back(row.prefix_page, row.prefix_entries, row.page, row.entries);
   }
-  EXPECT_THAT(attention, ElementsAre(std::tuple(0, 0, 0, 16), std::tuple(0, 0, 0, 17),
-                                     std::tuple(2, 3, 3, 1), std::tuple(2, 3, 3, 2),
-                                     std::tuple(0, 0, 2, 5)));
+  EXPECT_THAT(attention,
+              ElementsAre(std::tuple(0, 0, 0, 16), std::tuple(0, 0, 0, 17), std::tuple(2, 3, 3, 1),
+                          std::tuple(2, 3, 3, 2), std::tuple(0, 0, 2, 5)));
 }
 
 TEST(BuildDecoderBatchDeath, RefusesPlansThatBreakTheContract) {

@@ -17,8 +17,7 @@ using ::testing::Not;
 using ::testing::StartsWith;
 
 TEST(ParseConfig, ReadsTheAdaptiveModel) {
-  const ModelConfig config =
-      LoadConfig(GoldenDirectory("adaptive-tiny") + "/config.json").value();
+  const ModelConfig config = LoadConfig(GoldenDirectory("adaptive-tiny") + "/config.json").value();
   EXPECT_EQ(config.kind, ModelKind::kCat);
   EXPECT_EQ(config.decoder.dim, 128);
   EXPECT_EQ(config.decoder.feed_forward, 512);
@@ -146,8 +145,7 @@ TEST(ParseConfig, RefusesHostileDocumentsCheaply) {
 
 TEST(LoadConfig, RefusesWhatIsNoSmallRegularFile) {
   const TempDirectory directory;
-  EXPECT_EQ(LoadConfig(directory.File("config.json")).status().code(),
-            absl::StatusCode::kNotFound);
+  EXPECT_EQ(LoadConfig(directory.File("config.json")).status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(LoadConfig(directory.path()).status().message()),
               HasSubstr("is not a regular file"));
   directory.Write("config.json", std::string(kConfigBytesMax + 1, ' '));

@@ -34,8 +34,8 @@ class EngineGoldenTest : public ::testing::TestWithParam<std::string> {
                                        .kv_pages = kOptions.kv_pages,
                                        .step_rows_max = kOptions.step_rows_max})
                     .value();
-    engine_ = std::make_unique<Engine>(Geometry(model_->config(), DType::kF32), *executor_,
-                                       kOptions);
+    engine_ =
+        std::make_unique<Engine>(Geometry(model_->config(), DType::kF32), *executor_, kOptions);
   }
 
   // Submits all requests at once and waits for them.

@@ -84,8 +84,7 @@ TEST_P(GoldenGreedyTest, GreedyContinuationIsExact) {
       row = sequence.Accept(plan);
     }
     EXPECT_EQ(drawn, c.greedy) << c.name;
-    EXPECT_LT(MaxDifference(runner_.executor().trace().logits, c.logits_end), kTolerance)
-        << c.name;
+    EXPECT_LT(MaxDifference(runner_.executor().trace().logits, c.logits_end), kTolerance) << c.name;
   }
 }
 
@@ -100,8 +99,7 @@ const auto kModels = ::testing::ValuesIn(kGoldenModels);
 INSTANTIATE_TEST_SUITE_P(Fast, GoldenPromptTest,
                          ::testing::Combine(kModels, ::testing::Values("cpu")), TestName);
 INSTANTIATE_TEST_SUITE_P(Reference, GoldenPromptTest,
-                         ::testing::Combine(kModels, ::testing::Values("cpu-reference")),
-                         TestName);
+                         ::testing::Combine(kModels, ::testing::Values("cpu-reference")), TestName);
 INSTANTIATE_TEST_SUITE_P(Fast, GoldenGreedyTest,
                          ::testing::Combine(kModels, ::testing::Values("cpu")), TestName);
 // The reference is slow; one model shows that its decoding is right too.

@@ -117,9 +117,8 @@ TEST_F(ModelLoadTest, WarnsOfTensorsItDoesNotUseInOneLine) {
   WriteWeights();
   const auto model = Load().value();
   ASSERT_EQ(model->warnings().size(), 1);
-  EXPECT_THAT(model->warnings()[0],
-              HasSubstr("2 tensors are not used by the model: "
-                        "\"layers.0.attention.bias\\n\", \"rope_cache\""));
+  EXPECT_THAT(model->warnings()[0], HasSubstr("2 tensors are not used by the model: "
+                                              "\"layers.0.attention.bias\\n\", \"rope_cache\""));
 }
 
 TEST_F(ModelLoadTest, RefusesADirectoryWithoutConfigOrWeights) {
@@ -136,9 +135,9 @@ TEST_F(ModelLoadTest, RefusesEveryMissingTensorByName) {
     model_.weights = all;
     model_.weights.erase(name);
     WriteWeights();
-    EXPECT_THAT(Refusal(absl::StatusCode::kNotFound),
-                HasSubstr("/model.safetensors: tensor \"" + name +
-                          "\" is missing, expected shape"));
+    EXPECT_THAT(
+        Refusal(absl::StatusCode::kNotFound),
+        HasSubstr("/model.safetensors: tensor \"" + name + "\" is missing, expected shape"));
   }
 }
 
@@ -175,8 +174,8 @@ TEST_F(ModelLoadTest, RefusesBadIndexes) {
     directory_.Write("model.safetensors.index.json", index.dump());
     return Refusal(absl::StatusCode::kInvalidArgument);
   };
-  for (const char* shard : {"../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "", "..",
-                            "config.json"}) {
+  for (const char* shard :
+       {"../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "", "..", "config.json"}) {
     EXPECT_THAT(with(shard), HasSubstr("index.json: tensor \"wte.weight\" lies in \"" +
                                        std::string(shard) + "\", expected the plain name"));
   }

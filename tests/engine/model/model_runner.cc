@@ -38,8 +38,7 @@ StepResult ModelRunner::Run(const StepPlan& plan) {
   return executor_->Collect();
 }
 
-std::vector<std::vector<float>> ModelRunner::Logits(StepPlan plan,
-                                                    std::span<const int32_t> rows) {
+std::vector<std::vector<float>> ModelRunner::Logits(StepPlan plan, std::span<const int32_t> rows) {
   for (const int32_t row : rows) plan.scores.push_back({.row = row, .slot = 0, .position = 0});
   Run(plan);
   const std::vector<float>& logits = executor_->trace().logits;
@@ -51,8 +50,7 @@ std::vector<std::vector<float>> ModelRunner::Logits(StepPlan plan,
   return result;
 }
 
-std::vector<float> ModelRunner::PrefillLogits(int32_t chunk_size,
-                                              std::span<const TokenId> prompt) {
+std::vector<float> ModelRunner::PrefillLogits(int32_t chunk_size, std::span<const TokenId> prompt) {
   PlanWriter sequence = Sequence(0, chunk_size);
   StepPlan plan;
   const int32_t row = sequence.Prefill(prompt, plan);

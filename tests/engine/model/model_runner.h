@@ -44,8 +44,7 @@ class ModelRunner {
 
   // A prompt's logits, whole and token by token.
   std::vector<float> PrefillLogits(int32_t chunk_size, std::span<const TokenId> prompt);
-  std::vector<std::vector<float>> StepwiseLogits(int32_t chunk_size,
-                                                 std::span<const TokenId> text);
+  std::vector<std::vector<float>> StepwiseLogits(int32_t chunk_size, std::span<const TokenId> text);
   // The logits after every token of a text, computed as Score does it.
   std::vector<std::vector<float>> ScoreLogits(int32_t chunk_size, std::span<const TokenId> text);
 

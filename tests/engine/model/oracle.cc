@@ -133,8 +133,8 @@ Vector CompressChunk(const OracleModel& model, int chunk_size, int chunk,
   for (const TokenId t : tokens) x.push_back(RowOf(Find(model, "f.wte"), t));
   std::vector<int> positions;
   for (int i = 0; i < x.size(); ++i) positions.push_back(i);
-  const Rows out = RunStack(model, model.compressor, "f.", x, positions,
-                            [](int, int) { return true; });
+  const Rows out =
+      RunStack(model, model.compressor, "f.", x, positions, [](int, int) { return true; });
   Vector z;
   for (int i = adaptive ? 2 : 1; i < out.size(); ++i) {
     z.insert(z.end(), out[i].begin(), out[i].end());

@@ -34,8 +34,7 @@ struct OracleModel {
 };
 
 // Random weights of fixed seed; the rows of O behind the vocabulary are large on purpose.
-OracleModel RandomModel(ModelKind kind, OracleStack decoder, OracleStack compressor,
-                        uint32_t seed);
+OracleModel RandomModel(ModelKind kind, OracleStack decoder, OracleStack compressor, uint32_t seed);
 
 using Rows = std::vector<std::vector<double>>;
 

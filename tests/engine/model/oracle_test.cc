@@ -88,8 +88,7 @@ TEST(Oracle, GivesTheGoldenLogits) {
                     .block_size = 256,
                     .chunk_size_max = 16,
                     .chunk_sizes = {},
-                    .weights = ReadArrays(GoldenDirectory("adaptive-tiny") +
-                                          "/model.safetensors")};
+                    .weights = ReadArrays(GoldenDirectory("adaptive-tiny") + "/model.safetensors")};
   const Rows logits = OracleLogits(model, 4, golden.prompt);
   for (size_t i = 0; i < logits.size(); ++i) {
     const std::vector<float> row(logits[i].begin(), logits[i].end());

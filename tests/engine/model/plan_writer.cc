@@ -22,8 +22,7 @@ void PlanWriter::Write(std::span<const TokenId> tokens, StepPlan& plan) const {
 PageList PlanWriter::AddPages(int32_t first, int32_t count, StepPlan& plan) const {
   CATSERVE_CHECK(first + count <= pages_.size()) << "the test gives its sequence too few pages";
   const PageList list{static_cast<int32_t>(plan.page_ids.size()), count};
-  plan.page_ids.insert(plan.page_ids.end(), pages_.begin() + first,
-                       pages_.begin() + first + count);
+  plan.page_ids.insert(plan.page_ids.end(), pages_.begin() + first, pages_.begin() + first + count);
   return list;
 }
 

@@ -20,11 +20,10 @@ absl::StatusOr<std::vector<TensorInfo>> Parse(const std::string& file) {
 }
 
 TEST(ParseSafetensors, GivesNamesTypesShapesAndPlaces) {
-  const std::string header =
-      R"({"__metadata__":{"format":"pt"},)"
-      R"("b":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
-      R"("a":{"dtype":"BF16","shape":[],"data_offsets":[24,26]},)"
-      R"("empty":{"dtype":"F16","shape":[0,5],"data_offsets":[26,26]}}  )";
+  const std::string header = R"({"__metadata__":{"format":"pt"},)"
+                             R"("b":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
+                             R"("a":{"dtype":"BF16","shape":[],"data_offsets":[24,26]},)"
+                             R"("empty":{"dtype":"F16","shape":[0,5],"data_offsets":[26,26]}}  )";
   const std::string padded = header + std::string((8 - header.size() % 8) % 8, ' ');
   const auto tensors = Parse(SafetensorsFile(padded, std::string(26, 'x'))).value();
   const int64_t begin = 8 + padded.size();
@@ -82,11 +81,11 @@ TEST(ParseSafetensors, RefusesEveryDamageByFileAndTensor) {
       {R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8,
        "\"t\" starts at byte 4 of the data, after a gap"},
       {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
-       R"("b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12,
-       "\"b\" starts at byte 4 of the data, inside the tensor that ends at 8"},
+       R"("b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
+       12, "\"b\" starts at byte 4 of the data, inside the tensor that ends at 8"},
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
-       R"("a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8,
-       "the key \"a\" stands twice"},
+       R"("a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+       8, "the key \"a\" stands twice"},
       {R"({"t\n":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}})", 8, "\"t\\n\" has dtype"},
       {R"([])", 0, "is not a JSON object"},
       {R"({"t")", 0, "is not valid JSON"},

@@ -19,18 +19,12 @@ std::string RowsOf(const StepPlan& plan) {
   for (const Row& row : plan.rows) {
     if (!text.empty()) text += ' ';
     switch (row.kind) {
-      case RowKind::kFirst:
-        text += "g0";
-        break;
+      case RowKind::kFirst: text += "g0"; break;
       case RowKind::kSummary:
         text += 'f' + std::to_string(plan.compressions[row.index].chunk_index);
         break;
-      case RowKind::kSeparator:
-        text += 'S';
-        break;
-      case RowKind::kToken:
-        text += 't' + std::to_string(row.index);
-        break;
+      case RowKind::kSeparator: text += 'S'; break;
+      case RowKind::kToken: text += 't' + std::to_string(row.index); break;
     }
     if (row.position > 0) text += '@' + std::to_string(row.position);
   }

@@ -103,8 +103,8 @@ TEST(Bpe, AgreesWithTheTextbookOnRandomMergesAndTexts) {
 TEST(Bpe, MergesMustNameKnownTokensOnce) {
   const TokenTable table = TableFor({{"a", "b"}});
   EXPECT_TRUE(BpeMerges::Build(table, {{"a", "b"}}).ok());
-  for (const Pairs& merges : {Pairs{{"a", "x"}}, Pairs{{"x", "a"}}, Pairs{{"b", "a"}},
-                              Pairs{{"a", "b"}, {"a", "b"}}}) {
+  for (const Pairs& merges :
+       {Pairs{{"a", "x"}}, Pairs{{"x", "a"}}, Pairs{{"b", "a"}}, Pairs{{"a", "b"}, {"a", "b"}}}) {
     EXPECT_TRUE(absl::IsInvalidArgument(BpeMerges::Build(table, merges).status()));
   }
 }

@@ -47,8 +47,8 @@ TEST(RegexSplitter, MatchesOnlyDropsTheRest) {
 
 TEST(RegexSplitter, AMillionSpacesAreNotTooCostly) {
   const std::string spaces(1'000'000, ' ');
-  for (const auto pattern : {std::string_view(kGpt2SplitPattern),
-                             std::string_view("\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+")}) {
+  for (const auto pattern :
+       {std::string_view(kGpt2SplitPattern), std::string_view("\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+")}) {
     EXPECT_EQ(Pieces(pattern, spaces).size(), 1u);
     EXPECT_EQ(Pieces(pattern, spaces + "x").back().back(), 'x');
   }
@@ -70,9 +70,10 @@ TEST(SplitPattern, WhatMeansTheSameInBothLanguagesPasses) {
 
 TEST(SplitPattern, WhatMayMeanSomethingElseIsRefusedByName) {
   for (const char* pattern :
-       {"^a", "a$", "a.", "\\w+", "a\\b", "\\h", "\\v", "(?i)a", "(?<=a)b", "(?<n>a)", "(?>a)",
-        "(*UTF)a", "[a&&b]", "[a[b]]", "[]a]", "[\\s-z]", "a{1,3}+", "a{1,3}?", "a{,3}", "a{x}",
-        "\\p{Han}", "\\p{^L}", "\\pL", "(a)\\1", "\\x41", "(?i:\\p{Lu})", "[a", "a\\"}) {
+       {"^a",      "a$",      "a.",      "\\w+",    "a\\b",         "\\h",    "\\v",
+        "(?i)a",   "(?<=a)b", "(?<n>a)", "(?>a)",   "(*UTF)a",      "[a&&b]", "[a[b]]",
+        "[]a]",    "[\\s-z]", "a{1,3}+", "a{1,3}?", "a{,3}",        "a{x}",   "\\p{Han}",
+        "\\p{^L}", "\\pL",    "(a)\\1",  "\\x41",   "(?i:\\p{Lu})", "[a",     "a\\"}) {
     EXPECT_TRUE(absl::IsUnimplemented(TranslateSplitPattern(pattern).status())) << pattern;
   }
   EXPECT_THAT(std::string(TranslateSplitPattern("ab\\w").status().message()),
@@ -80,9 +81,9 @@ TEST(SplitPattern, WhatMayMeanSomethingElseIsRefusedByName) {
 }
 
 TEST(SplitPattern, WhatIsNoPatternIsInvalid) {
-  for (const std::string& pattern : {std::string("a("), std::string("a)"), std::string("*"),
-                                     std::string("\xFF"), std::string("a*"), std::string("a||b"),
-                                     std::string(5000, 'a'), std::string(100, '(')}) {
+  for (const std::string& pattern :
+       {std::string("a("), std::string("a)"), std::string("*"), std::string("\xFF"),
+        std::string("a*"), std::string("a||b"), std::string(5000, 'a'), std::string(100, '(')}) {
     EXPECT_TRUE(absl::IsInvalidArgument(RegexSplitter::Compile(pattern).status()))
         << RegexSplitter::Compile(pattern).status();
   }

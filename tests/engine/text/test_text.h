@@ -49,9 +49,7 @@ inline std::string RandomCharacter(std::mt19937& random) {
   uint32_t point = random() % kEnds[random() % 4];
   if (point >= 0xD800 && point < 0xE000) point = ' ';
   std::string text;
-  const auto tail = [&](int shift) {
-    text += static_cast<char>(0x80 | (point >> shift & 0x3F));
-  };
+  const auto tail = [&](int shift) { text += static_cast<char>(0x80 | (point >> shift & 0x3F)); };
   if (point < 0x80) return {static_cast<char>(point)};
   if (point < 0x800) {
     text += static_cast<char>(0xC0 | point >> 6);

@@ -45,15 +45,15 @@ TEST(TokenizerFiles, WhatWeDoNotDoIsRefusedByTheFieldsName) {
       "bytelevel",
       {{R"({"model": {"type": "Unigram"}})", kUnimplemented, "model.type: \"Unigram\""},
        {R"({"model": {"dropout": 0.1}})", kUnimplemented, "model.dropout"},
-       {R"({"model": {"end_of_word_suffix": "</w>"}})", kUnimplemented,
-        "model.end_of_word_suffix"},
+       {R"({"model": {"end_of_word_suffix": "</w>"}})", kUnimplemented, "model.end_of_word_suffix"},
        {R"({"model": {"new_rule": true}})", kUnimplemented, "model: the field \"new_rule\""},
        {R"({"novelty": 1})", kUnimplemented, "the file: the field \"novelty\""},
        {R"({"normalizer": {"type": "NFC"}})", kUnimplemented, "normalizer: \"NFC\""},
        {R"({"pre_tokenizer": {"type": "Whitespace"}})", kUnimplemented, "pre_tokenizer: "},
        {R"({"pre_tokenizer": null})", kUnimplemented, "pre_tokenizer: "},
        {R"({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"},
-            {"type": "ByteLevel"}]}})", kUnimplemented, "pre_tokenizer.pretokenizers[0]: "},
+            {"type": "ByteLevel"}]}})",
+        kUnimplemented, "pre_tokenizer.pretokenizers[0]: "},
        {R"({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern":
             {"String": " "}, "behavior": "Isolated"}, {"type": "ByteLevel"}]}})",
         kUnimplemented, "pre_tokenizer.pretokenizers[0].pattern: "},
@@ -74,7 +74,8 @@ TEST(TokenizerFiles, WhatWeDoNotDoIsRefusedByTheFieldsName) {
         "normalizer.prepend: "},
        {R"({"pre_tokenizer": {"type": "ByteLevel"}})", kUnimplemented, "pre_tokenizer: "},
        {R"({"decoder": null})", kUnimplemented, "decoder: "},
-       {R"({"decoder": {"type": "Sequence", "decoders": [{"type": "Fuse"}]}})", kUnimplemented, "decoder: "},
+       {R"({"decoder": {"type": "Sequence", "decoders": [{"type": "Fuse"}]}})", kUnimplemented,
+        "decoder: "},
        {R"({"model": {"byte_fallback": false}})", kUnimplemented, "normalizer.normalizers[0]: "}});
 }
 
@@ -133,8 +134,7 @@ TEST(TokenizerFiles, DeepNestingAndManyValuesCostNothing) {
 
 TEST(TokenizerFiles, MergesTextNamesTheLine) {
   const auto message = [](std::string_view merges) {
-    return std::string(
-        Tokenizer::FromVocabAndMerges(ByteVocab({"ab"}), merges).status().message());
+    return std::string(Tokenizer::FromVocabAndMerges(ByteVocab({"ab"}), merges).status().message());
   };
   EXPECT_EQ(message("#version: 0.2\na b\n"), "");
   EXPECT_EQ(message("a b\r\n"), "");
@@ -186,7 +186,8 @@ TEST_F(ModelDirectory, TokenizerJsonGoesBeforeVocabAndMerges) {
 
 TEST_F(ModelDirectory, ErrorsNameTheFile) {
   Write("tokenizer.json", "{");
-  EXPECT_THAT(LoadMessage(), HasSubstr((directory_ / "tokenizer.json").string() + ": not valid JSON"));
+  EXPECT_THAT(LoadMessage(),
+              HasSubstr((directory_ / "tokenizer.json").string() + ": not valid JSON"));
   std::filesystem::remove(directory_ / "tokenizer.json");
   std::filesystem::create_directory(directory_ / "tokenizer.json");
   EXPECT_THAT(LoadMessage(), HasSubstr("tokenizer.json: not a regular file"));

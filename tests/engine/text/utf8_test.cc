@@ -19,11 +19,11 @@ TEST(Utf8, EveryLengthOfCharacterIsValid) {
 
 TEST(Utf8, TheFirstBadByteIsNamed) {
   EXPECT_EQ(FirstInvalidUtf8("ab\xFF"), 2u);
-  EXPECT_EQ(FirstInvalidUtf8("\x80"), 0u);                // continuation without a lead
-  EXPECT_EQ(FirstInvalidUtf8("a\xC0\xAF"), 1u);           // overlong
-  EXPECT_EQ(FirstInvalidUtf8("ab\xED\xA0\x80"), 2u);      // surrogate
+  EXPECT_EQ(FirstInvalidUtf8("\x80"), 0u);                 // continuation without a lead
+  EXPECT_EQ(FirstInvalidUtf8("a\xC0\xAF"), 1u);            // overlong
+  EXPECT_EQ(FirstInvalidUtf8("ab\xED\xA0\x80"), 2u);       // surrogate
   EXPECT_EQ(FirstInvalidUtf8("abc\xF4\x90\x80\x80"), 3u);  // above U+10FFFF
-  EXPECT_EQ(FirstInvalidUtf8("abcd\xE6\xBC"), 4u);        // cut short
+  EXPECT_EQ(FirstInvalidUtf8("abcd\xE6\xBC"), 4u);         // cut short
 }
 
 TEST(Utf8, OnlyAnOpenCharacterAtTheEndIsCutOff) {
@@ -39,11 +39,15 @@ TEST(Utf8, OnlyAnOpenCharacterAtTheEndIsCutOff) {
 
 TEST(Utf8, EachImpossibleSequenceBecomesOneReplacement) {
   EXPECT_EQ(ReplaceInvalidUtf8("ok"), "ok");
-  EXPECT_EQ(ReplaceInvalidUtf8("a\xFF" "b"), "a\uFFFDb");
-  EXPECT_EQ(ReplaceInvalidUtf8("\xF0\x9F\xA6" "b"), "\uFFFDb");     // one start, one replacement
-  EXPECT_EQ(ReplaceInvalidUtf8("\xC0\xAF"), "\uFFFD\uFFFD");        // C0 starts nothing
+  EXPECT_EQ(ReplaceInvalidUtf8("a\xFF"
+                               "b"),
+            "a\uFFFDb");
+  EXPECT_EQ(ReplaceInvalidUtf8("\xF0\x9F\xA6"
+                               "b"),
+            "\uFFFDb");                                       // one start, one replacement
+  EXPECT_EQ(ReplaceInvalidUtf8("\xC0\xAF"), "\uFFFD\uFFFD");  // C0 starts nothing
   EXPECT_EQ(ReplaceInvalidUtf8("\xED\xA0\x80"), "\uFFFD\uFFFD\uFFFD");
-  EXPECT_EQ(ReplaceInvalidUtf8("a\xE6\xBC"), "a\uFFFD");            // open at the end
+  EXPECT_EQ(ReplaceInvalidUtf8("a\xE6\xBC"), "a\uFFFD");  // open at the end
 }
 
 TEST(Utf8, RandomTextIsValidAndRandomBytesBecomeValid) {
