@@ -5,8 +5,8 @@
 
 Each folder gets a tokenizer.json and a cases.json: a list of variants, each with the fields of the
 file that it replaces (of the model only the options it names) and with cases {text,
-parse_special, ids, decoded} that the library "tokenizers" computed. --random adds N random texts to each variant, for a longer
-comparison than the one that is kept.
+parse_special, ids, decoded} that the library "tokenizers" computed. --random adds N random texts to
+each variant, for a longer comparison than the one that is kept.
 """
 
 import argparse
@@ -20,7 +20,8 @@ CORPUS = """
 The context of a language model is what it can still see of the text that came before.
 A compressed context keeps a short summary of each chunk, so that it costs less memory to keep.
 Every request may choose how much memory it wants; the server may choose for it when it is busy.
-It's what we've said: they'll say we're wrong, I'd say you can't know. He'd gone, she's here, I'm not.
+It's what we've said: they'll say we're wrong, I'd say you can't know. \
+He'd gone, she's here, I'm not.
 def compress(chunk, size=32):\n    return [summary(c) for c in split(chunk, size)]\n\n
 for (int i = 0; i < 1024; ++i) { total += values[i] * 3.14159; }\n\n\treturn total / 1000000;
 Größere Abschnitte sparen Speicher, kleinere merken sich mehr. Übung macht den Meister.
