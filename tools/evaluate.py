@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Measures the shipped models' held-out bits per byte through a running server's Score, and writes
-them where people look: models/english-tiny/card.json (which feeds GetModel) and its README.
+them where people look: models/english-tiny/card.json (which feeds GetModel) and the two READMEs.
 
     tools/evaluate.py BUILD_DIR          measure and write
     tools/evaluate.py BUILD_DIR --check  measure and fail if the card says something else
@@ -52,7 +52,7 @@ def score(build, model, chunk_sizes):
 
 
 def section(sizes, dense):
-    """The part of the card's README between the markers."""
+    """The part of the READMEs between the markers."""
     tokens = next(iter(sizes.values()))[0]
     lines = ["### Bits per byte of `heldout.txt`, measured through Score", "",
              f"`make evaluate`, {tokens:,} tokens scored in pieces of the context; weights BF16, "
@@ -84,8 +84,9 @@ def main():
     for target, bits in targets:
         target["heldout_bits_per_byte"] = round(bits, 4)
     (CAT / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-    readme = (CAT / "README.md").read_text()
-    (CAT / "README.md").write_text(SECTION.sub(lambda m: m[1] + text + m[3], readme))
+    for readme in (CAT / "README.md", DENSE / "README.md"):
+        filled = SECTION.sub(lambda m: m[1] + text + m[3], readme.read_text())
+        readme.write_text(filled)
 
 
 if __name__ == "__main__":

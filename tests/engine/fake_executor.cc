@@ -43,7 +43,7 @@ uint64_t ReferenceRows::Summary(int32_t k) {
   for (auto i = static_cast<int32_t>(summaries_.size()); i <= k; ++i) {
     const uint64_t input =
         i == 0 ? FirstInput(chunk_size_)
-               : SummaryInput(chunk_size_, i - 1, tokens_.data() + (i - 1) * chunk_size_);
+               : SummaryInput(chunk_size_, i - 1, tokens_.data() + int64_t{i - 1} * chunk_size_);
     summaries_.push_back(RowSymbol(input, 0, seen_.back()));
     seen_.push_back(Mix(seen_.back(), summaries_.back()));
   }
@@ -206,7 +206,7 @@ uint64_t FakeExecutor::Input(const StepPlan& plan, const RowRun& run, const Row&
       Check(c.slot == run.slot && c.chunk_size == run.chunk_size, "a summary of another's chunk");
       return ReferenceRows::SummaryInput(
           c.chunk_size, c.chunk_index,
-          slots_[c.slot].history.data() + c.chunk_index * c.chunk_size);
+          slots_[c.slot].history.data() + int64_t{c.chunk_index} * c.chunk_size);
     }
     case RowKind::kToken: break;
   }
