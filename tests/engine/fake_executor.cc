@@ -152,7 +152,7 @@ void FakeExecutor::CheckCompressions(const StepPlan& plan) {
   for (size_t i = 0; i < plan.compressions.size(); ++i) {
     const Compression& c = plan.compressions[i];
     Check(used[i] == 1, "a compression belongs to one row");
-    Check((c.chunk_index + 1) * c.chunk_size <= std::ssize(slots_[c.slot].history),
+    Check((int64_t{c.chunk_index} + 1) * c.chunk_size <= std::ssize(slots_[c.slot].history),
           absl::StrCat("slot ", c.slot, ": chunk ", c.chunk_index, " is not complete"));
   }
 }
