@@ -43,7 +43,7 @@ __attribute__((target("avx2,fma"))) float MultiplyAdds(int64_t rounds) {
 __attribute__((target("avx2"))) float ReadAll(const float* data, int64_t count) {
   Lanes sum[4] = {};
   for (int64_t i = 0; i + 32 <= count; i += 32) {
-    for (int j = 0; j < 4; ++j) sum[j] += *reinterpret_cast<const Lanes*>(data + i + 8 * j);
+    for (int64_t j = 0; j < 4; ++j) sum[j] += *reinterpret_cast<const Lanes*>(data + i + 8 * j);
   }
   return (sum[0] + sum[1] + sum[2] + sum[3])[0];
 }

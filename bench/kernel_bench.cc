@@ -103,8 +103,8 @@ class KernelBench {
           {0, 0, list * static_cast<int32_t>(kPages), static_cast<int32_t>(entries)});
     }
     std::vector<float> q = RandomFloats(rows * kHeads * kHeadDim, 1.0f), out(q.size());
-    const TensorView q_view(q.data(), DType::kF32, {rows, kHeads * kHeadDim});
-    const TensorView out_view(out.data(), DType::kF32, {rows, kHeads * kHeadDim});
+    const TensorView q_view(q.data(), DType::kF32, {rows, int64_t{kHeads} * kHeadDim});
+    const TensorView out_view(out.data(), DType::kF32, {rows, int64_t{kHeads} * kHeadDim});
     const HeadSpec spec{.heads = kHeads, .kv_heads = kHeads, .head_dim = kHeadDim};
     const double seconds = BestSeconds(
         [&] { backend_->PagedAttention(out_view, q_view, spec, kv, described, pages); });

@@ -93,7 +93,7 @@ template <int V, typename T>
 void Accumulate(float* sums, const float* p, Rows<T> values, int64_t count) {
   __m256 lanes[V];
 #pragma GCC unroll 8
-  for (int i = 0; i < V; ++i) lanes[i] = _mm256_load_ps(sums + 8 * i);
+  for (int64_t i = 0; i < V; ++i) lanes[i] = _mm256_load_ps(sums + 8 * i);
   for (int64_t e = 0; e < count; ++e) {
     const __m256 weight = _mm256_broadcast_ss(p + e);
     const T* row = values.data + e * values.stride;
