@@ -22,7 +22,7 @@ ABSL_FLAG(std::string, kv_dtype, "weights",
 ABSL_FLAG(int32_t, slots, 32, "sequences that run at once, 1 to 4096");
 ABSL_FLAG(int64_t, kv_memory_bytes, 0,
           "KV memory, taken at start; 0: what the slots can use, at most a quarter of the memory");
-ABSL_FLAG(int32_t, queue_requests_max, 256, "requests that may wait, 0 to 1000000");
+ABSL_FLAG(int32_t, queue_requests_max, 256, "requests that may wait, 1 to 1000000");
 ABSL_FLAG(int32_t, request_bytes_max, 4 << 20, "largest request message, 1024 to 268435456");
 ABSL_FLAG(int32_t, step_rows_max, 1024, "decoder rows of one step, 16 to 65536");
 ABSL_FLAG(std::string, default_budget, "auto",
@@ -75,7 +75,7 @@ absl::Status CheckRanges(const ServerOptions& options) {
       CheckRange("threads", options.threads, 0, 1024),
       CheckRange("slots", options.slots, 1, 4096),
       CheckRange("kv_memory_bytes", static_cast<double>(options.kv_memory_bytes), 0, 1e15),
-      CheckRange("queue_requests_max", options.queue_requests_max, 0, 1e6),
+      CheckRange("queue_requests_max", options.queue_requests_max, 1, 1e6),
       CheckRange("request_bytes_max", options.request_bytes_max, 1024, 256 << 20),
       CheckRange("step_rows_max", options.step_rows_max, 16, 65536),
       CheckRange("drain_seconds", absl::ToDoubleSeconds(options.drain), 0, 86400),

@@ -13,29 +13,37 @@ absl::Status LiveRequests::Add(const std::string& id, const std::shared_ptr<Toke
     return absl::ResourceExhaustedError(
         absl::StrCat(requests_max_, " requests are live, their readers are slow; try again later"));
   }
-  if (!streams_.emplace(id, stream).second) {
+  if (!ids_.emplace(id, stream.get()).second) {
     return absl::AlreadyExistsError(absl::StrCat(
         "request_id \"", id, "\" belongs to a live request; use another one or wait for its end"));
   }
+  streams_.emplace(stream.get(), stream);
   return absl::OkStatus();
 }
 
-void LiveRequests::Remove(const std::string& id) {
+void LiveRequests::Release(const std::string& id) {
   absl::MutexLock lock(&mutex_);
-  streams_.erase(id);
+  ids_.erase(id);
+}
+
+void LiveRequests::Remove(const std::string& id, const TokenStream* stream) {
+  absl::MutexLock lock(&mutex_);
+  streams_.erase(stream);
+  const auto it = ids_.find(id);
+  if (it != ids_.end() && it->second == stream) ids_.erase(it);
 }
 
 std::shared_ptr<TokenStream> LiveRequests::Find(const std::string& id) const {
   absl::MutexLock lock(&mutex_);
-  const auto it = streams_.find(id);
-  return it == streams_.end() ? nullptr : it->second.lock();
+  const auto it = ids_.find(id);
+  return it == ids_.end() ? nullptr : streams_.at(it->second).lock();
 }
 
 void LiveRequests::CancelStalled(absl::Time since) const {
   std::vector<std::shared_ptr<TokenStream>> streams;
   {
     absl::MutexLock lock(&mutex_);
-    for (const auto& [id, stream] : streams_) streams.push_back(stream.lock());
+    for (const auto& [key, stream] : streams_) streams.push_back(stream.lock());
   }
   for (const std::shared_ptr<TokenStream>& stream : streams) {
     if (stream != nullptr) stream->CancelIfStalled(since);

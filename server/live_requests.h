@@ -22,7 +22,12 @@ class LiveRequests {
 
   // Errors: ALREADY_EXISTS, RESOURCE_EXHAUSTED.
   absl::Status Add(const std::string& id, const std::shared_ptr<TokenStream>& stream);
-  void Remove(const std::string& id);
+
+  // Frees the id for another request: the stream's last message is on its way. Once a stream.
+  void Release(const std::string& id);
+
+  // Forgets the stream, its id released or not.
+  void Remove(const std::string& id, const TokenStream* stream);
 
   // Null if there is none.
   std::shared_ptr<TokenStream> Find(const std::string& id) const;
@@ -36,7 +41,8 @@ class LiveRequests {
  private:
   const size_t requests_max_;
   mutable absl::Mutex mutex_;
-  std::map<std::string, std::weak_ptr<TokenStream>> streams_ ABSL_GUARDED_BY(mutex_);
+  std::map<const TokenStream*, std::weak_ptr<TokenStream>> streams_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, const TokenStream*> ids_ ABSL_GUARDED_BY(mutex_);  // of those not at an end
 };
 
 }  // namespace catserve

@@ -63,6 +63,7 @@ absl::Status LoadTokenizer(const ServerOptions& options, ServedModel& served) {
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(options.model_dir);
   if (tokenizer.ok()) {
     served.tokenizer = *std::move(tokenizer);
+    served.token_bytes_max = LongestToken(*served.tokenizer);
     const int32_t model_size = served.description.geometry.vocab_size;
     if (served.tokenizer->info().vocab_size <= model_size) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat(

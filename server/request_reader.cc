@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "engine/admission.h"
 
 namespace catserve {
 namespace {
@@ -29,12 +30,25 @@ absl::StatusOr<std::string> ReadId(bool given, const std::string& id) {
   return id;
 }
 
+// Refuses a text that cannot fit whatever its tokens are, before time goes into tokenising it.
+absl::Status CheckTextBytes(const std::string& text, absl::string_view field,
+                            const ServedModel& model) {
+  const int64_t context = model.description.geometry.block_size;
+  const auto bytes = static_cast<int64_t>(text.size());
+  if (model.token_bytes_max == 0 || bytes <= context * model.token_bytes_max) {
+    return absl::OkStatus();
+  }
+  return Refuse(field, " has ", bytes, " bytes, at least ", bytes / model.token_bytes_max,
+                " tokens: more than the context of ", context, "; shorten it");
+}
+
 absl::StatusOr<std::vector<TokenId>> ReadPrompt(const v1::Prompt& prompt, absl::string_view field,
                                                 const ServedModel& model) {
   switch (prompt.input_case()) {
     case v1::Prompt::kTokenIds:
       return std::vector<TokenId>(prompt.token_ids().ids().begin(), prompt.token_ids().ids().end());
     case v1::Prompt::kText: {
+      if (auto s = CheckTextBytes(prompt.text(), field, model); !s.ok()) return s;
       absl::StatusOr<std::vector<TokenId>> ids = EncodeText(
           prompt.text(), !prompt.has_add_bos() || prompt.add_bos(), prompt.parse_special(), model);
       if (ids.ok() || !absl::IsInvalidArgument(ids.status())) return ids;
@@ -62,8 +76,13 @@ absl::StatusOr<Budget> ReadBudget(const v1::Budget& message, const ServedModel& 
   if (bounds.has_chunk_size_min()) budget.chunk_size_min = std::max(bounds.chunk_size_min(), -1);
   if (bounds.has_chunk_size_max()) budget.chunk_size_max = std::max(bounds.chunk_size_max(), -1);
   if (bounds.has_kv_bytes_max()) budget.kv_bytes_max = bounds.kv_bytes_max();
-  if (budget.chunk_size_min == 0) return Refuse("auto.chunk_size_min 0 is not offered");
-  if (budget.chunk_size_max == 0) return Refuse("auto.chunk_size_max 0 is not offered");
+  const std::string offered = absl::StrJoin(geometry.chunk_sizes, ", ");
+  for (const auto& [name, size] :
+       {std::pair("min", budget.chunk_size_min), std::pair("max", budget.chunk_size_max)}) {
+    if (size == 0) {
+      return Refuse("auto.chunk_size_", name, " 0 is not offered; this model offers ", offered);
+    }
+  }
   if (bounds.has_kv_bytes_max() && budget.kv_bytes_max <= 0) {
     return Refuse("auto.kv_bytes_max ", budget.kv_bytes_max, " is out of range; allowed: > 0");
   }
@@ -182,8 +201,9 @@ absl::StatusOr<ReadRequest> ReadScore(const v1::ScoreRequest& message, const Ser
     return Refuse("chunk_size is missing; this model offers ",
                   absl::StrJoin(geometry.chunk_sizes, ", "));
   }
-  if (message.top_logprobs() < 0) {
-    return Refuse("top_logprobs ", message.top_logprobs(), " is out of range; allowed: 0 to 20");
+  if (message.top_logprobs() < 0 || message.top_logprobs() > kLogprobsMax) {
+    return Refuse("top_logprobs ", message.top_logprobs(), " is out of range; allowed: 0 to ",
+                  kLogprobsMax);
   }
   absl::StatusOr<std::vector<TokenId>> text = ReadPrompt(message.text(), "text", model);
   if (!text.ok()) return text.status();

@@ -1,5 +1,7 @@
 #include "server/served_model.h"
 
+#include <algorithm>
+
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -28,6 +30,14 @@ absl::StatusOr<Budget> ReadDefaultBudget(const std::string& text, const ModelGeo
                                                  " is not offered by this model: use auto or one "
                                                  "of ",
                                                  absl::StrJoin(model.chunk_sizes, ", ")));
+}
+
+int64_t LongestToken(const Tokenizer& tokenizer) {
+  size_t longest = 0;
+  for (int32_t id = 0; id < tokenizer.info().vocab_size; ++id) {
+    longest = std::max(longest, tokenizer.TokenBytes(id).size());
+  }
+  return static_cast<int64_t>(longest);
 }
 
 absl::StatusOr<const Tokenizer*> RequireTokenizer(const ServedModel& model) {

@@ -22,6 +22,7 @@ struct ServedModel {
   std::string engine_name;                     // for example "cpu avx2, 2 threads"
   std::shared_ptr<const Tokenizer> tokenizer;  // null: the model directory has none
   absl::Status tokenizer_missing;              // FAILED_PRECONDITION that names the files, if so
+  int64_t token_bytes_max = 0;                 // of the tokenizer's longest token
   ModelCard card;
   Budget default_budget;  // of a request that names none
 };
@@ -29,6 +30,9 @@ struct ServedModel {
 // The budget that `--default_budget` names: "auto" or a chunk size the model offers. Errors:
 // INVALID_ARGUMENT naming those offered.
 absl::StatusOr<Budget> ReadDefaultBudget(const std::string& text, const ModelGeometry& model);
+
+// Bytes of the longest token: a text of more than this times the context cannot fit into it.
+int64_t LongestToken(const Tokenizer& tokenizer);
 
 // The tokenizer of a served model. Errors: FAILED_PRECONDITION naming the files that are missing.
 absl::StatusOr<const Tokenizer*> RequireTokenizer(const ServedModel& model);

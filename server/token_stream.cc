@@ -17,7 +17,7 @@ absl::StatusOr<TokenStream*> TokenStream::Start(Parts parts, Request request) {
   const absl::StatusOr<RequestKey> key =
       engine.Submit(std::move(request), [stream](Event event) { stream->Push(std::move(event)); });
   if (!key.ok()) {
-    live.Remove(id);
+    live.Remove(id, stream.get());
     stream->self_.reset();
     return key.status();
   }
@@ -86,7 +86,10 @@ void TokenStream::WriteNext() {
   }
   if (write) in_flight_ = parts_.reply->Pop();
   finishing_ = end_.has_value() && (!write || parts_.reply->empty());
-  if (finishing_) parts_.meter->End(end_->error_code());
+  if (finishing_) {
+    parts_.meter->End(end_->error_code());
+    parts_.live->Release(parts_.request_id);  // first: who reads the end may use the id again
+  }
   if (write && finishing_) {
     StartWriteAndFinish(&in_flight_, grpc::WriteOptions(), *end_);
   } else if (write) {
@@ -141,7 +144,7 @@ void TokenStream::OnDone() {
     absl::MutexLock lock(&context_mutex_);
     done_ = true;
   }
-  parts_.live->Remove(parts_.request_id);
+  parts_.live->Remove(parts_.request_id, this);
   const std::shared_ptr<TokenStream> self = std::move(self_);  // deletes this, perhaps
 }
 

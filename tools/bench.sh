@@ -19,7 +19,7 @@ run kernel_bench
 run engine_bench --model=models/english-tiny --prompt_tokens=256
 run engine_bench --model=models/english-tiny-dense --prompt_tokens=256
 if [ "${QUICK:-0}" != 1 ]; then
-  for shape in dense-768 cat-1536 dense-1536; do
+  for shape in dense-768 cat-1536; do
     run engine_bench --shape="$shape" --prompt_tokens="${PROMPT_TOKENS:-512}" \
       --generated_tokens="${GENERATED_TOKENS:-24}"
   done

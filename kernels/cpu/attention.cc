@@ -76,11 +76,17 @@ void AppendRuns(std::vector<EntryRun>& runs, const PagedEntries& paged, int64_t 
   }
 }
 
-// Computes all queries of rows [rows.begin, rows.end) that read key/value head `kv_head`.
-// visible(row): the entries of tile.runs that a row sees.
+// The queries of rows [rows.begin, rows.end) that read key/value head `kv_head`.
+struct HeadRows {
+  int64_t kv_head;
+  Range rows;
+};
+
+// Computes them. visible(row): the entries of tile.runs that a row sees.
 template <typename Visible>
 void AttendRows(const Ops& ops, AttentionTile tile, const QueryRows& io, const HeadSpec& spec,
-                int64_t kv_head, Range rows, Visible visible) {
+                const HeadRows& part, Visible visible) {
+  const auto [kv_head, rows] = part;
   const int64_t group = spec.heads / spec.kv_heads;
   std::array<Query, kQueryTile> queries;
   tile.queries = queries.data();
@@ -196,7 +202,7 @@ void PagedAttention(Crew& crew, const QueryRows& queries, const HeadSpec& spec,
     AppendRuns(mate.runs, entries, kv_head, first.prefix_page, first.prefix_entries);
     AppendRuns(mate.runs, entries, kv_head, first.page, own);
     const AttentionTile tile = TileOf(mate, spec, entries.kv.dtype, spec.head_dim);
-    AttendRows(crew.ops(), tile, queries, spec, kv_head, rows, [&](int64_t row) {
+    AttendRows(crew.ops(), tile, queries, spec, {kv_head, rows}, [&](int64_t row) {
       return int64_t{first.prefix_entries} + entries.rows[row].entries;
     });
   });
@@ -227,8 +233,8 @@ void BlockAttention(Crew& crew, const QueryRows& queries, const HeadSpec& spec,
         queries.q.row<const float>(block.first) + key_column + kv_head * spec.head_dim;
     mate.runs.assign(1, {.keys = keys, .values = keys + kv_width, .count = block.count});
     const AttentionTile tile = TileOf(mate, spec, DType::kF32, queries.q.row_stride);
-    AttendRows(crew.ops(), tile, queries, spec, kv_head,
-               {block.first, int64_t{block.first} + block.count},
+    AttendRows(crew.ops(), tile, queries, spec,
+               {kv_head, {block.first, int64_t{block.first} + block.count}},
                [&](int64_t) { return int64_t{block.count}; });
   });
 }

@@ -5,9 +5,11 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <system_error>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
@@ -111,13 +113,15 @@ int FailUsage(absl::string_view message) {
 }
 
 absl::StatusOr<std::string> ReadInput(const std::string& path) {
+  const absl::Status unreadable =
+      absl::NotFoundError(absl::StrCat("cannot read ", path, ": is it a file?"));
+  std::error_code error;
+  if (path != "-" && std::filesystem::is_directory(path, error)) return unreadable;
   std::ifstream file;
   if (path != "-") file.open(path, std::ios::binary);
   std::istream& in = path == "-" ? std::cin : file;
   std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  if (path != "-" && !file.is_open()) {
-    return absl::NotFoundError(absl::StrCat("cannot read ", path, ": is it a file?"));
-  }
+  if (path != "-" && !file.is_open()) return unreadable;
   return text;
 }
 

@@ -83,6 +83,10 @@ class Printer {
     }
     if (response.has_started()) started_ = response.started();
     if (response.has_tokens() && first_token_ == absl::InfinitePast()) first_token_ = absl::Now();
+    if (response.has_choice_finished()) {
+      aborted_ |= response.choice_finished().reason() == v1::FINISH_REASON_ABORTED;
+      cut_ |= response.choice_finished().reason() == v1::FINISH_REASON_TIME_LIMIT;
+    }
     if (response.has_finished()) finished_ = response.finished();
     std::fflush(stdout);
   }
@@ -94,6 +98,17 @@ class Printer {
     }
     if (!several_) std::printf("\n");
     std::fflush(stdout);
+  }
+
+  // Says so if the server ended a text before its time. Returns the exit code.
+  int TellCuts() const {
+    if (aborted_) {
+      std::fputs("catctl: the server ended this text early: it was aborted or is shutting down\n",
+                 stderr);
+      return kExitError;
+    }
+    if (cut_) std::fputs("catctl: the text was cut by its time limit\n", stderr);
+    return kExitOk;
   }
 
   void PrintStats(absl::Time start) const {
@@ -133,6 +148,8 @@ class Printer {
   std::map<int, std::string> texts_;
   v1::Started started_;
   v1::Finished finished_;
+  bool aborted_ = false;
+  bool cut_ = false;
   absl::Time first_token_ = absl::InfinitePast();
 };
 
@@ -155,7 +172,7 @@ int GenerateCommand(const Client& client, const std::vector<std::string>& words)
   if (!status.ok()) return Fail(status, client);
   printer.End();
   if (absl::GetFlag(FLAGS_stats)) printer.PrintStats(start);
-  return kExitOk;
+  return printer.TellCuts();
 }
 
 }  // namespace catserve

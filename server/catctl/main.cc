@@ -47,12 +47,18 @@ int Main(std::vector<std::string> args) {
       {"tokenize", TokenizeCommand}, {"load", LoadCommand},   {"wait", WaitCommand}};
   const auto command = words->empty() ? commands.end() : commands.find(words->front());
   if (command == commands.end()) {
-    return FailUsage(absl::StrCat(
-        words->empty() ? "which command?" : absl::StrCat("there is no command ", words->front()),
-        " Use generate, model, score, tokenize, load, wait or help."));
+    return FailUsage(absl::StrCat(words->empty()
+                                      ? "which command?"
+                                      : absl::StrCat("there is no command ", words->front(), "."),
+                                  " Use generate, model, score, tokenize, load, wait or help."));
   }
   words->erase(words->begin());
-  return command->second(Connect(), *words);
+  const int code = command->second(Connect(), *words);
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    std::fputs("catctl: cannot write the output; is the disk full?\n", stderr);
+    return code == kExitOk ? kExitError : code;
+  }
+  return code;
 }
 
 }  // namespace

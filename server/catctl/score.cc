@@ -56,7 +56,7 @@ grpc::Status Prepare(const Client& client, const std::string& text, v1::GetModel
                      v1::TokenizeResponse& tokens) {
   {
     Call call;
-    const grpc::Status status = client.models->GetModel(&call.context, {}, &model);
+    grpc::Status status = client.models->GetModel(&call.context, {}, &model);
     if (!status.ok()) return status;
   }
   Call call;
@@ -83,6 +83,7 @@ int ScoreCommand(const Client& client, const std::vector<std::string>& words) {
   }
   const absl::StatusOr<std::string> text = ReadInput(file);
   if (!text.ok()) return FailUsage(text.status().message());
+  if (text->empty()) return FailUsage(absl::StrCat(file, " is empty: there is nothing to score"));
   v1::GetModelResponse model;
   v1::TokenizeResponse tokens;
   if (grpc::Status status = Prepare(client, *text, model, tokens); !status.ok()) {

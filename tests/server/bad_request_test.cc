@@ -259,6 +259,15 @@ TEST(BadRequest, AMessageOverTheLimitIsRefusedByTheTransport) {
   EXPECT_TRUE(Generate(house.stubs(), GreedyRequest({1}, 4, 2)).status.ok());
 }
 
+TEST(BadRequest, ATextThatCannotFitIsRefusedBeforeItIsTokenised) {
+  ScriptedServer house;
+  v1::GenerateRequest request;
+  request.mutable_prompt()->set_text(std::string(1'000'000, 'x'));
+  const grpc::Status status = Generate(house.stubs(), request).status;
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("prompt has 1000000 bytes, at least"));
+}
+
 TEST(BadRequest, TextWithoutATokenizerNamesTheFiles) {
   ScriptedServer house(ScriptedServer::Options{.tokenizer = false});
   v1::GenerateRequest request;
@@ -293,7 +302,7 @@ TEST(BadRequest, Score) {
       {[](auto& r) { r.mutable_text()->mutable_token_ids()->mutable_ids()->RemoveLast(); },
        "2 or more"},
       {[](auto& r) { r.set_top_logprobs(-1); }, "top_logprobs"},
-      {[](auto& r) { r.set_top_logprobs(21); }, "logprobs 21"},
+      {[](auto& r) { r.set_top_logprobs(21); }, "top_logprobs 21"},
       {[](auto& r) { r.set_request_id("#"); }, "request_id"},
   };
   EXPECT_TRUE(Score(house.stubs(), good).status.ok());

@@ -127,10 +127,12 @@ TEST(Catctl, ErrorsSayWhatToDo) {
       {{"generate", server, "--chunk-size=big", "x"}, 2, "--chunk_size=big"},
       {{"generate", server, "--temprature=1", "x"}, 2, "--temperature"},
       {{"generate", server, "--prompt-file=/no/such/file"}, 2, "/no/such/file"},
+      {{"generate", server, "--prompt-file=/tmp"}, 2, "cannot read /tmp"},
+      {{"score", server, "--file=/dev/null"}, 2, "nothing to score"},
       {{"score", server}, 2, "--file"},
       {{"score", server, "--file=/no/such/file"}, 2, "/no/such/file"},
       {{"tokenize", server}, 2, "needs a text"},
-      {{"genrate", server}, 2, "there is no command genrate"},
+      {{"genrate", server}, 2, "there is no command genrate. Use"},
       {{}, 2, "which command"},
   };
   for (const auto& bad : cases) {
@@ -142,6 +144,33 @@ TEST(Catctl, ErrorsSayWhatToDo) {
   const Ran help = RunClient({"help"});
   EXPECT_EQ(help.code, 0);
   EXPECT_THAT(help.out, AllOf(HasSubstr("catctl generate"), HasSubstr("--chunk_size")));
+}
+
+TEST(Catctl, AFullDiskIsAnError) {
+  ScriptedServer house;
+  Process process(
+      {"/bin/sh", "-c", ClientBinary() + " model --server=" + house.address() + " >/dev/full"}, "");
+  EXPECT_EQ(process.Wait(), 1);
+  EXPECT_THAT(process.err(), HasSubstr("cannot write the output"));
+}
+
+TEST(Catctl, ATextThatTheServerCutIsNoSuccess) {
+  ScriptedServer house;
+  house.executor().Hold();
+  Process process({ClientBinary(), "generate", "--server=" + house.address(), "--json", "x"}, "");
+  house.executor().Allow(2);
+  v1::AbortRequest abort;
+  v1::AbortResponse found;
+  const std::string started = process.WaitForOutputPart("\"promptTokens\"");
+  const size_t id = started.find("r-");
+  ASSERT_NE(id, std::string::npos) << started;
+  abort.set_request_id(started.substr(id, started.find('"', id) - id));
+  grpc::ClientContext context;
+  ASSERT_TRUE(house.stubs().generation->Abort(&context, abort, &found).ok());
+  EXPECT_TRUE(found.found());
+  house.executor().Release();
+  EXPECT_EQ(process.Wait(), 1);
+  EXPECT_THAT(process.err(), HasSubstr("ended this text early"));
 }
 
 }  // namespace

@@ -112,6 +112,7 @@ void ScriptedServer::Serve() {
   model->engine_name = "script";
   if (options_.tokenizer) {
     model->tokenizer = tokenizer_;
+    model->token_bytes_max = LongestToken(*tokenizer_);
   } else {
     model->tokenizer_missing = absl::FailedPreconditionError("no tokenizer.json here");
   }

@@ -98,10 +98,12 @@ void Accumulate(float* sums, const float* p, Rows<T> values, int64_t count) {
     const __m256 weight = _mm256_broadcast_ss(p + e);
     const T* row = values.data + e * values.stride;
 #pragma GCC unroll 8
-    for (int i = 0; i < V; ++i) lanes[i] = _mm256_fmadd_ps(weight, Load(row + 8 * i), lanes[i]);
+    for (int64_t i = 0; i < V; ++i) {
+      lanes[i] = _mm256_fmadd_ps(weight, Load(row + 8 * i), lanes[i]);
+    }
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < V; ++i) _mm256_store_ps(sums + 8 * i, lanes[i]);
+  for (int64_t i = 0; i < V; ++i) _mm256_store_ps(sums + 8 * i, lanes[i]);
 }
 
 template <typename T>
