@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What CI runs after the tests: layout, clang-tidy, short fuzzing, then the tests again under
-# ThreadSanitizer (everything below the server) and under Address- and UBSanitizer (all of it).
+# ThreadSanitizer (what has threads below the server) and under Address- and UBSanitizer (all of it).
 # Stops at the first failure; the last thing it prints is ctest's own summary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,10 +21,13 @@ tools/run_clang_tidy.sh build/tidy "$jobs"
 stage "fuzzing: $fuzz_seconds s for each target"
 tools/fuzz.sh "$fuzz_seconds"
 
-stage "ThreadSanitizer: engine, scheduler and kernels"
-tools/build.sh tsan
-ctest --test-dir build/tsan --output-on-failure -j "$jobs" -LE slow
+stage "ThreadSanitizer: what has threads below the server"
+threaded=(engine_test engine_golden_test thread_pool_test rows_contract_test
+  attention_contract_test)
+tools/build.sh tsan "${threaded[@]}"
+ctest --test-dir build/tsan --output-on-failure -j "$jobs" \
+  -R "^($(IFS='|' && echo "${threaded[*]}"))\$"
 
 stage "AddressSanitizer and UndefinedBehaviorSanitizer: every test"
 tools/build.sh asan
-ctest --test-dir build/asan --output-on-failure -j "$jobs" -LE slow
+ctest --test-dir build/asan --output-on-failure -j "$jobs"

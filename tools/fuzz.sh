@@ -6,9 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=$1
 shift
-tools/build.sh fuzz >/dev/null
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(cd build/fuzz/tests/fuzz && ls | grep '_fuzz$')
+[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(basename -s .cc tests/fuzz/*_fuzz.cc)
+tools/build.sh fuzz "${targets[@]}" >/dev/null
 mkdir -p build/fuzz/artifacts
 for target in "${targets[@]}"; do
   work=build/fuzz/corpus/$target
