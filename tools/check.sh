@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What CI runs after the tests: layout, clang-tidy, short fuzzing, then the tests again under
-# ThreadSanitizer (what has threads below the server) and under Address- and UBSanitizer (all of it).
+# ThreadSanitizer (what has threads below the server) and Address- and UBSanitizer (all of it).
 # Stops at the first failure; the last thing it prints is ctest's own summary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
