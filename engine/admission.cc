@@ -6,6 +6,8 @@
 #include <unordered_set>
 #include <vector>
 
+#include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
@@ -13,6 +15,8 @@
 
 namespace catserve {
 namespace {
+
+constexpr char kRetryAfterPayload[] = "catserve/retry_after_ms";
 
 template <typename... Parts>
 absl::Status Refuse(const Parts&... parts) {
@@ -219,11 +223,22 @@ absl::Status ValidateRequest(const ModelGeometry& model, const EngineOptions& op
   return checks.ok() ? CheckFits(model, options, request) : checks;
 }
 
-absl::Status ValidateQueueRoom(const EngineOptions& options, int32_t waiting) {
+absl::Status ValidateQueueRoom(const EngineOptions& options, int32_t waiting,
+                               absl::Duration retry_after) {
   if (waiting < options.queue_requests_max) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
+  const int64_t milliseconds = absl::ToInt64Milliseconds(retry_after);
+  absl::Status status = absl::ResourceExhaustedError(
       absl::StrCat("the queue is full: ", waiting, " requests wait (queue_requests_max ",
-                   options.queue_requests_max, "); try again later"));
+                   options.queue_requests_max, "); try again in ", milliseconds, " ms"));
+  status.SetPayload(kRetryAfterPayload, absl::Cord(absl::StrCat(milliseconds)));
+  return status;
+}
+
+std::optional<absl::Duration> RetryAfter(const absl::Status& status) {
+  const absl::optional<absl::Cord> payload = status.GetPayload(kRetryAfterPayload);
+  int64_t milliseconds = 0;
+  if (!payload || !absl::SimpleAtoi(std::string(*payload), &milliseconds)) return std::nullopt;
+  return absl::Milliseconds(milliseconds);
 }
 
 }  // namespace catserve

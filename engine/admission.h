@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "engine/engine.h"
 #include "engine/geometry.h"
 #include "engine/schedule/request.h"
@@ -29,7 +31,12 @@ absl::Status ValidateOptions(const ModelGeometry& model, const EngineOptions& op
 absl::Status ValidateRequest(const ModelGeometry& model, const EngineOptions& options,
                              const Request& request);
 
-// OK if one more request may wait behind `waiting` others. Errors: RESOURCE_EXHAUSTED.
-absl::Status ValidateQueueRoom(const EngineOptions& options, int32_t waiting);
+// OK if one more request may wait behind `waiting` others. Errors: RESOURCE_EXHAUSTED, to be tried
+// again after `retry_after`.
+absl::Status ValidateQueueRoom(const EngineOptions& options, int32_t waiting,
+                               absl::Duration retry_after);
+
+// When a refused request may be tried again, if the refusal says so.
+std::optional<absl::Duration> RetryAfter(const absl::Status& status);
 
 }  // namespace catserve

@@ -68,6 +68,9 @@ class Engine::Impl {
   void EndChoice(RequestKey key, int32_t choice) {
     Post([key, choice](Inbox& inbox) { inbox.ended_choices.emplace_back(key, choice); });
   }
+  void SetPaused(RequestKey key, bool paused) {
+    Post([key, paused](Inbox& inbox) { inbox.pauses.emplace_back(key, paused); });
+  }
 
  private:
   struct Submission {
@@ -81,11 +84,12 @@ class Engine::Impl {
     std::vector<Submission> submissions;
     std::vector<RequestKey> cancelled;
     std::vector<std::pair<RequestKey, int32_t>> ended_choices;
+    std::vector<std::pair<RequestKey, bool>> pauses;  // in order: the last one counts
     bool cancel_all = false;
     bool stop = false;
     bool empty() const {
-      return submissions.empty() && cancelled.empty() && ended_choices.empty() && !cancel_all &&
-             !stop;
+      return submissions.empty() && cancelled.empty() && ended_choices.empty() && pauses.empty() &&
+             !cancel_all && !stop;
     }
   };
 
@@ -142,7 +146,7 @@ absl::StatusOr<RequestKey> Engine::Impl::Submit(Request request, EventSink sink)
   if (draining_) {
     return absl::UnavailableError("the server is draining and takes no new requests");
   }
-  if (auto s = ValidateQueueRoom(options_, waiting_); !s.ok()) return s;
+  if (auto s = ValidateQueueRoom(options_, waiting_, absl::Seconds(1)); !s.ok()) return s;
   const RequestKey key = next_key_++;
   ++active_;
   load_.waiting = ++waiting_;
@@ -262,6 +266,8 @@ absl::StatusOr<RequestKey> Engine::Submit(Request request, EventSink sink) {
 }
 void Engine::Cancel(RequestKey key) { impl_->Cancel(key); }
 void Engine::EndChoice(RequestKey key, int32_t choice) { impl_->EndChoice(key, choice); }
+void Engine::Pause(RequestKey key) { impl_->SetPaused(key, true); }
+void Engine::Resume(RequestKey key) { impl_->SetPaused(key, false); }
 void Engine::Drain(absl::Duration limit) { impl_->Drain(limit); }
 EngineLoad Engine::Load() const { return impl_->Load(); }
 const ModelGeometry& Engine::model() const { return impl_->model(); }

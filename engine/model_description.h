@@ -33,4 +33,8 @@ struct ModelDescription {
   std::map<int32_t, int64_t> projection_weight_bytes;  // by chunk size
 };
 
+// Work of compressing one token, in decoder rows: the ratio of the operations of their products
+// with weights (the output layer aside). 0 for a dense model.
+double CompressorTokenRows(const ModelDescription& model);
+
 }  // namespace catserve

@@ -101,9 +101,18 @@ struct ScoreRow {
   int32_t top_n = 0;
 };
 
+// Copies the first `entries` entries of a page, in every layer: a sequence that goes on from the
+// summaries on another's unsealed page. The rest of `to` is undefined afterwards.
+struct PageCopy {
+  PageId from = 0;
+  PageId to = 0;
+  int32_t entries = 0;  // 1 to kPageEntries
+};
+
 struct StepPlan {
   std::vector<TokenId> tokens;
   std::vector<HistoryWrite> history_writes;  // done first
+  std::vector<PageCopy> page_copies;         // then these, one after the other
   std::vector<Compression> compressions;     // then these, all together
   std::vector<RowRun> runs;                  // then one decoder batch
   std::vector<Row> rows;

@@ -16,6 +16,7 @@ v1::FinishReason ToProto(FinishReason reason) {
     case FinishReason::kLength: return v1::FINISH_REASON_LENGTH;
     case FinishReason::kTimeLimit: return v1::FINISH_REASON_TIME_LIMIT;
     case FinishReason::kCancelled: return v1::FINISH_REASON_ABORTED;
+    case FinishReason::kKvLimit: return v1::FINISH_REASON_KV_LIMIT;
     case FinishReason::kDeadline:
     case FinishReason::kFailed: break;  // the call ends with a status instead
   }

@@ -38,9 +38,11 @@ struct Request {
   Budget budget;
   SamplingParams sampling;  // sampling.logprobs also tells kScore how many top ids
   StopRule stop;
-  int32_t choices = 1;                                   // n
-  int32_t priority = 0;                                  // lower runs first
-  absl::Time deadline = absl::InfiniteFuture();          // the transport's: ends with kDeadline
+  int32_t choices = 1;                           // n
+  int32_t priority = 0;                          // lower runs first
+  std::string cache_salt;                        // requests of different salts share no memory
+  bool bypass_prefix_cache = false;              // neither reads nor fills the prefix cache
+  absl::Time deadline = absl::InfiniteFuture();  // the transport's: ends with kDeadline
   absl::Duration time_limit = absl::InfiniteDuration();  // gentler: ends with kTimeLimit
 };
 
@@ -50,7 +52,15 @@ enum class FinishReason : uint8_t {
   kTimeLimit,
   kCancelled,
   kDeadline,
-  kFailed,  // the engine stopped
+  kKvLimit,  // Budget::kv_bytes_max is met and no chunk size left that would keep it
+  kFailed,   // the engine stopped
+};
+
+// The chunk size of all choices changed; their next tokens are those of a fresh prefill at it.
+struct BudgetChangedEvent {
+  int32_t from_chunk_size = 0;
+  int32_t to_chunk_size = 0;
+  int32_t at_token = 0;  // tokens of the longest choice, prompt included, when it changed
 };
 
 struct Usage {
@@ -59,7 +69,9 @@ struct Usage {
   int32_t generated_tokens = 0;  // over all choices
   int32_t chunk_size = 0;        // at the end; 0 for dense
   int64_t chunks_compressed = 0;
-  int64_t kv_bytes_peak = 0;  // pages held, over all choices
+  int64_t kv_bytes_peak = 0;  // distinct pages held, over all choices
+  int32_t preemptions = 0;    // times it lost its memory and was computed anew
+  std::vector<BudgetChangedEvent> budget_changes;
   absl::Duration queued, prefilling, decoding;
 };
 
@@ -84,7 +96,8 @@ struct FinishedEvent {  // exactly one, last; the reason is that of the choice t
   FinishReason reason = FinishReason::kLength;
   Usage usage;
 };
-using Event = std::variant<StartedEvent, TokensEvent, ChoiceEndEvent, ScoresEvent, FinishedEvent>;
+using Event = std::variant<StartedEvent, TokensEvent, BudgetChangedEvent, ChoiceEndEvent,
+                           ScoresEvent, FinishedEvent>;
 
 // Called on the step thread, in order; must return at once and must not call the engine.
 using EventSink = std::function<void(Event)>;

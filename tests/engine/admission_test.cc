@@ -192,11 +192,13 @@ TEST(Admission, WhatCouldNeverFitIsRefusedWithTheNumbers) {
 }
 
 TEST(Admission, AFullQueuePushesBack) {
-  EXPECT_TRUE(ValidateQueueRoom(kOptions, 1).ok());
-  const absl::Status full = ValidateQueueRoom(kOptions, 2);
+  EXPECT_TRUE(ValidateQueueRoom(kOptions, 1, absl::Seconds(1)).ok());
+  const absl::Status full = ValidateQueueRoom(kOptions, 2, absl::Milliseconds(1500));
   EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(full.message(),
-            "the queue is full: 2 requests wait (queue_requests_max 2); try again later");
+            "the queue is full: 2 requests wait (queue_requests_max 2); try again in 1500 ms");
+  EXPECT_EQ(RetryAfter(full), absl::Milliseconds(1500));
+  EXPECT_EQ(RetryAfter(absl::ResourceExhaustedError("too many streams")), std::nullopt);
 }
 
 TEST(Admission, OptionsMustBeAbleToServe) {
