@@ -27,6 +27,7 @@ ALLOWED = {
     "kernels/cpu/": ["kernels/cpu/", "kernels/[^/]+$"],
     "kernels/": ["kernels/[^/]+$"],
     "bench/": ["bench/", "engine/", "kernels/"],
+    "bench/serve_load/": ["bench/serve_load/", "catserve/v1/"],
     "tests/": [""],
 }
 TREE = ("server/", "engine/", "kernels/", "bench/", "tests/", "catserve/")
