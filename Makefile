@@ -8,7 +8,7 @@ METRICS ?= 127.0.0.1:9500
 export CCACHE_DIR ?= $(CURDIR)/.cache/ccache
 export CCACHE_MAXSIZE ?= 2G
 
-.PHONY: help deps build demo test check serve bench evaluate format clean
+.PHONY: help deps build demo test check serve bench bench-serve evaluate format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ serve: build  ## keep a server running (MODEL=..., LISTEN=..., METRICS=...); Ctr
 
 bench: build  ## engine and kernel benchmarks on this machine's CPU, a short table last
 	@tools/bench.sh $(BUILD)
+
+bench-serve: build  ## load against the real server, a short table last (EXPERIMENT=name: one in full)
+	@python3 tools/bench_serve.py $(BUILD) $(if $(EXPERIMENT),--experiment $(EXPERIMENT))
 
 evaluate: build  ## measure the shipped models' quality through the server and write their cards
 	@python3 tools/evaluate.py $(BUILD)

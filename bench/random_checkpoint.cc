@@ -1,9 +1,12 @@
 #include "bench/random_checkpoint.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <fstream>
+#include <iterator>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -15,11 +18,30 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kVocab = 32000, kBlock = 4096, kMaxChunk = 32;
+constexpr int64_t kBlock = 4096, kMaxChunk = 32;
 
 struct Tensor {
   std::string name;
   std::vector<int64_t> shape;
+};
+
+struct Stack {
+  int64_t dim = 0, layers = 0, heads = 0, feed_forward = 0;
+};
+
+struct Shape {
+  const char* name;
+  int64_t vocab;
+  Stack decoder;
+  std::optional<Stack> compressor;  // none: a dense model
+};
+
+const Shape kShapes[] = {
+    {"cat-1536", 32000, {1536, 12, 24, 4096}, Stack{768, 3, 12, 2048}},
+    {"dense-768", 32000, {768, 12, 12, 2048}, std::nullopt},
+    {"dense-1536", 32000, {1536, 12, 24, 4096}, std::nullopt},
+    {"cat-256", 4096, {256, 4, 8, 704}, Stack{128, 2, 4, 352}},
+    {"dense-128", 4096, {128, 4, 4, 352}, std::nullopt},
 };
 
 int64_t Count(const Tensor& t) {
@@ -28,18 +50,18 @@ int64_t Count(const Tensor& t) {
   return n;
 }
 
-json StackConfig(int64_t dim, int64_t layers, int64_t heads, int64_t feed_forward) {
+json StackConfig(const Stack& stack, int64_t vocab) {
   return {{"block_size", kBlock},
-          {"vocab_size", kVocab},
-          {"padded_vocab_size", kVocab},
-          {"n_layer", layers},
-          {"n_head", heads},
-          {"dim", dim},
-          {"n_local_heads", heads},
-          {"head_dim", dim / heads},
-          {"intermediate_size", feed_forward},
+          {"vocab_size", vocab},
+          {"padded_vocab_size", vocab},
+          {"n_layer", stack.layers},
+          {"n_head", stack.heads},
+          {"dim", stack.dim},
+          {"n_local_heads", stack.heads},
+          {"head_dim", stack.dim / stack.heads},
+          {"intermediate_size", stack.feed_forward},
           {"rope_base", 10000},
-          {"rope_n_elem", dim / heads},
+          {"rope_n_elem", stack.dim / stack.heads},
           {"norm_eps", 1e-5},
           {"use_fused_ops", false},
           {"use_qk_norm", false}};
@@ -62,6 +84,7 @@ void AddStack(const std::string& prefix, const json& s, std::vector<Tensor>& out
 
 void AddCompressor(json& config, std::vector<Tensor>& out) {
   const int64_t e = config["compressor"]["dim"], d = config["decoder"]["dim"];
+  const int64_t vocab = config["decoder"]["vocab_size"];
   for (const char* stack : {"decoder", "compressor"}) {
     config[stack]["chunk_size"] = kMaxChunk;
     config[stack]["dim_fx"] = d;
@@ -69,7 +92,7 @@ void AddCompressor(json& config, std::vector<Tensor>& out) {
   }
   config["chunk_sizes"] = {4, 8, 16, 32};
   const int64_t kinds = std::countr_zero(static_cast<uint64_t>(kMaxChunk)) + 1;
-  out.push_back({"f.wte.weight", {kVocab, e}});
+  out.push_back({"f.wte.weight", {vocab, e}});
   out.push_back({"f.pos_tokens.weight", {kBlock, e}});
   out.push_back({"f.adaptive_token.weight", {kinds, e}});
   out.push_back({"f.proj_fx.weight", {d, kMaxChunk * e}});
@@ -115,24 +138,22 @@ void WriteSafetensors(const std::vector<Tensor>& tensors, const std::filesystem:
 absl::Status WriteRandomCheckpoint(const std::string& shape,
                                    const std::filesystem::path& directory) {
   if (std::filesystem::exists(directory / "config.json")) return absl::OkStatus();
-  json config = {{"compressor", nullptr}};
-  std::vector<Tensor> tensors;
-  if (shape == "cat-1536") {
-    config["model_type"] = "cat";
-    config["decoder"] = StackConfig(1536, 12, 24, 4096);
-    config["compressor"] = StackConfig(768, 3, 12, 2048);
-    AddCompressor(config, tensors);
-  } else if (shape == "dense-768" || shape == "dense-1536") {
-    config["model_type"] = "dense";
-    config["decoder"] =
-        shape == "dense-768" ? StackConfig(768, 12, 12, 2048) : StackConfig(1536, 12, 24, 4096);
-  } else {
-    return absl::InvalidArgumentError(
-        absl::StrCat("shape ", shape, " is not one of cat-1536, dense-768, dense-1536"));
+  const auto* found = std::find_if(std::begin(kShapes), std::end(kShapes),
+                                   [&](const Shape& s) { return shape == s.name; });
+  if (found == std::end(kShapes)) {
+    std::string names;
+    for (const Shape& s : kShapes) absl::StrAppend(&names, names.empty() ? "" : ", ", s.name);
+    return absl::InvalidArgumentError(absl::StrCat("shape ", shape, " is not one of ", names));
   }
-  const int64_t d = config["decoder"]["dim"];
-  tensors.push_back({"wte.weight", {kVocab, d}});
-  tensors.push_back({"output.weight", {kVocab, d}});
+  json config = {{"model_type", found->compressor ? "cat" : "dense"}, {"compressor", nullptr}};
+  config["decoder"] = StackConfig(found->decoder, found->vocab);
+  std::vector<Tensor> tensors;
+  if (found->compressor) {
+    config["compressor"] = StackConfig(*found->compressor, found->vocab);
+    AddCompressor(config, tensors);
+  }
+  tensors.push_back({"wte.weight", {found->vocab, found->decoder.dim}});
+  tensors.push_back({"output.weight", {found->vocab, found->decoder.dim}});
   AddStack("", config["decoder"], tensors);
   std::filesystem::create_directories(directory);
   WriteSafetensors(tensors, directory / "model.safetensors");

@@ -1,0 +1,161 @@
+"""Experiments with offered load: throughput and goodput over it, memory as the bound, recovery."""
+
+import statistics
+
+from serve_bench.harness import PAGE_ENTRIES, Figure, Server, entry_bytes, peak_pages, say
+
+BUDGETS = ("4", "8", "16", "32", "auto8-32")
+LOADS = (0.25, 0.5, 1.0, 1.5, 2.0)  # times the capacity at C = 8
+SEQUENCES = 4  # full ones at C = 8 that the pool holds
+# Prompts and answers together are 1,024 tokens and more.
+LENGTHS = ((960, 64), (1152, 128), (1344, 192))
+OBJECTIVE = ("--objective_ttft_ms=2000", "--objective_inter_token_p99_ms=150")
+SEED = 11
+
+
+def traffic(lengths=LENGTHS):
+    return "--lengths=" + ",".join(f"{p}:{g}" for p, g in lengths)
+
+
+def shapes_of(bench, options):
+    return options.shapes or ("cat-256", "dense-128")
+
+
+def pool_bytes(bench, cat):
+    """KV memory that holds exactly four of the longest sequences at C = 8."""
+    longest = max(p + g for p, g in LENGTHS)
+    return SEQUENCES * peak_pages(longest, 8) * PAGE_ENTRIES * entry_bytes(bench, cat)
+
+
+def measure_capacity(bench, server, seconds):
+    """Requests per second that the server finishes at C = 8 with always more of them waiting."""
+    result = bench.load(server, f"--concurrency={2 * SEQUENCES}", f"--duration_seconds={seconds}",
+                        f"--warmup_seconds={seconds / 4}", "--drain_seconds=0", traffic(),
+                        "--budgets=8", f"--seed={SEED}")
+    rate = result["summary"]["finished_per_second"]
+    say(f"  capacity at C = 8: {rate:.3f} requests/s")
+    return rate
+
+
+def offer(bench, server, rate, budget, seconds, seed=SEED):
+    """Open loop at `rate` for so long; the summary. What did not end soon after is cut: it would
+    miss the objective anyway."""
+    result = bench.load(server, f"--rate={rate:.4f}", f"--duration_seconds={seconds}", traffic(),
+                        f"--budgets={budget}", f"--seed={seed}", "--drain_seconds=10", *OBJECTIVE)
+    summary = result["summary"]
+    say(f"  {budget} at {rate:.3f}/s: {summary['tokens_per_second']:.1f} tokens/s, goodput "
+        f"{summary['good_per_second']:.3f}/s, {summary['failed']} failed")
+    return summary
+
+
+def point(load, summary):
+    keys = ("offered_per_second", "finished_per_second", "good_per_second", "tokens_per_second",
+            "requests", "good", "failed", "not_sent", "cut", "ttft_ms", "inter_token_ms",
+            "chunk_sizes", "chunk_sizes_last", "budget_changes", "kv_pages_peak", "running_peak",
+            "send_lag_ms")
+    return {"load": load, **{key: summary[key] for key in keys}}
+
+
+def load_curve(bench, options):
+    """Throughput and goodput against offered load in one KV memory: dense, each C and auto."""
+    cat, dense = shapes_of(bench, options)
+    seconds = 5 if bench.quick else options.seconds or 30
+    loads = (0.5, 2.0) if bench.quick else LOADS
+    budgets = ("8", "32", "auto8-32") if bench.quick else BUDGETS
+    kv_bytes = pool_bytes(bench, cat)
+    curves = []
+    with Server(bench, cat, kv_memory_bytes=kv_bytes) as server:
+        capacity = measure_capacity(bench, server, 8 if bench.quick else 40)
+        for budget in budgets:
+            points = [point(load, offer(bench, server, load * capacity, budget, seconds))
+                      for load in loads]
+            curves.append({"model": cat, "budget": budget, "points": points})
+    with Server(bench, dense, kv_memory_bytes=kv_bytes) as server:
+        points = [point(load, offer(bench, server, load * capacity, "none", seconds))
+                  for load in loads]
+        curves.append({"model": dense, "budget": "dense", "points": points})
+    figures = [Figure(f"load_curve.{cat}.c8.capacity", "requests/s", [capacity])]
+    for curve in curves:
+        name = curve["budget"] if not curve["budget"].isdigit() else f"c{curve['budget']}"
+        for p in curve["points"]:
+            key = f"load_curve.{curve['model']}.{name}.at{p['load']:g}x"
+            figures.append(Figure(f"{key}.tokens", "tokens/s", [p["tokens_per_second"]]))
+            figures.append(Figure(f"{key}.goodput", "requests/s", [p["good_per_second"]]))
+    return figures, {"kv_memory_bytes": kv_bytes, "capacity": capacity, "lengths": LENGTHS,
+                     "curves": curves}
+
+
+def ratio(over, under):
+    """Of goodputs; a goodput of nothing counts as one request, so that the ratio is a bound."""
+    return over["good"] / max(1, under["good"])
+
+
+def memory_bound(bench, options):
+    """At twice the capacity of C = 8 in a pool of four sequences: goodput of auto 8 to 32 over that
+    of the fixed chunk sizes."""
+    cat, _ = shapes_of(bench, options)
+    seconds = 8 if bench.quick else options.seconds or 45
+    rounds = 1 if bench.quick else options.runs or 3
+    kv_bytes = pool_bytes(bench, cat)
+    runs = []
+    with Server(bench, cat, kv_memory_bytes=kv_bytes) as server:
+        capacity = measure_capacity(bench, server, 8 if bench.quick else 40)
+        for i in range(rounds):
+            runs.append({budget: point(2.0, offer(bench, server, 2 * capacity, budget, seconds,
+                                                  SEED + i))
+                         for budget in ("auto8-32", "8", "32")})
+    key = f"memory_bound.{cat}"
+    failed = [run["auto8-32"]["failed"] - run["32"]["failed"] for run in runs]
+    figures = [Figure(f"{key}.c8.capacity", "requests/s", [capacity])]
+    for budget, name in (("auto8-32", "auto"), ("8", "c8"), ("32", "c32")):
+        figures.append(Figure(f"{key}.{name}.goodput", "requests/s",
+                              [run[budget]["good_per_second"] for run in runs]))
+    figures += [
+        Figure(f"{key}.auto_over_c8", "x", [ratio(r["auto8-32"], r["8"]) for r in runs]),
+        Figure(f"{key}.auto_over_c32", "x", [ratio(r["auto8-32"], r["32"]) for r in runs]),
+        Figure(f"{key}.failed_in_auto_beyond_c32", "requests", failed),
+    ]
+    return figures, {"kv_memory_bytes": kv_bytes, "capacity": capacity, "lengths": LENGTHS,
+                     "load": 2.0, "runs": runs}
+
+
+def idle_after(samples, start):
+    """Seconds from `start` until nothing waited any more; None if that did not happen."""
+    for sample in samples:
+        if sample["at"] > start and sample["waiting"] == 0:
+            return sample["at"] - start
+    return None
+
+
+def recovery(bench, options):
+    """Ten times the capacity for a while, then the load from before: does throughput come back?"""
+    cat, _ = shapes_of(bench, options)
+    calm, flood, settle = (8, 3, 6) if bench.quick else (30, 10, 20)
+    rounds = 1 if bench.quick else options.runs or 3
+    kv_bytes = pool_bytes(bench, cat)
+    runs = []
+    with Server(bench, cat, kv_memory_bytes=kv_bytes, queue_requests_max=16) as server:
+        capacity = measure_capacity(bench, server, 8 if bench.quick else 30)
+        rate = 0.7 * capacity
+        phases = f"{rate:.4f}:{calm},{10 * capacity:.4f}:{flood},{rate:.4f}:{settle}," \
+                 f"{rate:.4f}:{calm}"
+        for i in range(rounds):
+            result = bench.load(server, f"--phases={phases}", traffic(), "--budgets=8",
+                                f"--seed={SEED + i}", "--drain_seconds=30")
+            rates = [p["tokens_per_second"] / max(p["requests"], 1) for p in
+                     result["summary"]["phases"]]
+            runs.append({"phases": result["summary"]["phases"], "codes": result["summary"]["codes"],
+                         "tokens_per_request": rates,
+                         "queue_empty_after": idle_after(result["samples"], calm + flood)})
+    key = f"recovery.{cat}"
+    before = [run["phases"][0]["tokens_per_second"] for run in runs]
+    after = [run["phases"][3]["tokens_per_second"] for run in runs]
+    figures = [
+        Figure(f"{key}.before", "tokens/s", before),
+        Figure(f"{key}.during", "tokens/s", [r["phases"][1]["tokens_per_second"] for r in runs]),
+        Figure(f"{key}.after", "tokens/s", after),
+        Figure(f"{key}.after_over_before", "x",
+               [statistics.mean(after) / statistics.mean(before) if any(before) else 0]),
+        Figure(f"{key}.queue_empty_after", "s", [r["queue_empty_after"] or -1 for r in runs]),
+    ]
+    return figures, {"kv_memory_bytes": kv_bytes, "capacity": capacity, "runs": runs}
