@@ -190,7 +190,7 @@ void PagedAttention(Crew& crew, const QueryRows& queries, const HeadSpec& spec,
       << queries.out.rows() << " of out";
   const int64_t work = TileRows(crew.tiles(), entries.rows, spec);
   const int64_t items = static_cast<int64_t>(crew.tiles().size()) * spec.kv_heads;
-  crew.ForEachDealt(items, items > 0 ? work / items : 0, [&](int64_t item, Mate& mate) {
+  crew.ForEach(items, items > 0 ? work / items : 0, [&](int64_t item, Mate& mate) {
     const Range rows = crew.tiles()[item / spec.kv_heads];
     const int64_t kv_head = item % spec.kv_heads;
     const AttentionRow& first = entries.rows[rows.begin];
@@ -226,7 +226,7 @@ void BlockAttention(Crew& crew, const QueryRows& queries, const HeadSpec& spec,
   }
   const int64_t items = static_cast<int64_t>(blocks.size()) * spec.kv_heads;
   const int64_t work = items > 0 ? pairs * key_column * 2 / items : 0;
-  crew.ForEachDealt(items, work, [&](int64_t item, Mate& mate) {
+  crew.ForEach(items, work, [&](int64_t item, Mate& mate) {
     const RowBlock& block = blocks[item / spec.kv_heads];
     const int64_t kv_head = item % spec.kv_heads;
     const float* keys =

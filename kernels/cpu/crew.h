@@ -30,12 +30,15 @@ class Crew {
   ThreadPool& pool() { return pool_; }
   std::vector<Range>& tiles() { return tiles_; }  // scratch of the calling thread
 
-  // Calls work(range, mate) for ranges that make up [0, items). work_per_item is in element
-  // operations: small work stays on the calling thread, since waking another costs more.
+  // Calls work(range, mate) for ranges that make up [0, items), on several threads if there is work
+  // enough. work_per_item is in element operations. The ranges depend on these two numbers alone.
   template <typename Work>
   void ForRanges(int64_t items, int64_t work_per_item, Work work) {
-    const int workers = WorkersFor(items, work_per_item);
-    pool_.Run(workers, [&](int worker) { work(Share(items, worker, workers), mates_[worker]); });
+    const int64_t total = items * work_per_item;
+    const int64_t workers = std::max<int64_t>(1, total / kWorkPerWorker);
+    const int64_t pieces = workers == 1 ? 1 : std::min({items, total / kWorkPerPiece, kPiecesMax});
+    pool_.Run(static_cast<int>(pieces), static_cast<int>(std::min(workers, kPiecesMax)),
+              [&](int piece, int worker) { work(Share(items, piece, pieces), mates_[worker]); });
   }
 
   // Calls work(i, mate) for every i in [0, items); neighbours go to the same thread.
@@ -46,23 +49,12 @@ class Crew {
     });
   }
 
-  // The same, but dealt out like cards: for items whose work differs from one end to the other.
-  template <typename Work>
-  void ForEachDealt(int64_t items, int64_t work_per_item, Work work) {
-    const int workers = WorkersFor(items, work_per_item);
-    pool_.Run(workers, [&](int worker) {
-      for (int64_t i = worker; i < items; i += workers) work(i, mates_[worker]);
-    });
-  }
-
  private:
-  static constexpr int64_t kWorkPerWorker = 1 << 16;  // about 10 us
-
-  int WorkersFor(int64_t items, int64_t work_per_item) const {
-    const int64_t worth = std::max<int64_t>(1, items * work_per_item / kWorkPerWorker);
-    return static_cast<int>(
-        std::max<int64_t>(1, std::min({static_cast<int64_t>(pool_.threads()), items, worth})));
-  }
+  // In element operations: the least that is worth waking one more thread for, and what keeps the
+  // ends of a run even while claiming a piece stays cheap. Fixed by measurement (decision 4).
+  static constexpr int64_t kWorkPerWorker = 1 << 17;
+  static constexpr int64_t kWorkPerPiece = 1 << 14;
+  static constexpr int64_t kPiecesMax = 1 << 12;
 
   const Ops& ops_;
   ThreadPool pool_;

@@ -9,6 +9,11 @@
 #include "kernels/cpu/math.h"
 
 namespace catserve::cpu {
+namespace {
+
+constexpr int64_t kFillPieces = 1024;  // at most; a piece is some panels
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Create(const TensorView& host,
                                                                    ThreadPool& pool) {
@@ -28,8 +33,9 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Create(const TensorV
   auto buffer = HostBuffer::Create(bytes);
   if (!buffer.ok()) return buffer.status();
   matrix->buffer_ = std::move(*buffer);
-  pool.Run(pool.threads(), [&](int worker) {
-    const Range share = Share(matrix->panels(), worker, pool.threads());
+  const int pieces = static_cast<int>(std::clamp<int64_t>(matrix->panels(), 1, kFillPieces));
+  pool.Run(pieces, pool.threads(), [&](int piece, int) {
+    const Range share = Share(matrix->panels(), piece, pieces);
     for (int64_t panel = share.begin; panel < share.end; ++panel) matrix->Fill(host, panel);
   });
   return matrix;

@@ -1,9 +1,9 @@
-// Threads that run the parts of one operation at a time.
+// Threads that run the pieces of one operation at a time.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
+#include <functional>
 #include <thread>
 #include <vector>
 
@@ -16,40 +16,58 @@ struct Range {
   int64_t end = 0;
 };
 
-// The share of [0, items) that falls to `worker` of `workers`: contiguous, fixed by the numbers.
-constexpr Range Share(int64_t items, int worker, int workers) {
-  return {items * worker / workers, items * (worker + 1) / workers};
+// The share of [0, items) that is `piece` of `pieces`: contiguous, fixed by the numbers.
+constexpr Range Share(int64_t items, int64_t piece, int64_t pieces) {
+  return {items * piece / pieces, items * (piece + 1) / pieces};
 }
 
-// Waits passively: a short bounded spin, then a futex. Does not queue and does not balance load:
-// who does what is fixed by the worker's number, so that a run can be repeated.
+// Keeps its pace beside other processes: pieces are claimed one by one, by the caller as well, so
+// Run never waits for a worker that the system has not let start; one that comes late finds
+// nothing left. What Run may wait for is a piece that a worker has begun: keep pieces short.
+// Who does which piece is up to chance, so a piece must not depend on who does it.
+//
+// Waits passively: a short bounded spin, then a futex. Allocates nothing after construction.
 class ThreadPool {
  public:
-  // threads: the calling thread included; 0 for one per core that this process may use.
-  explicit ThreadPool(int threads);
+  // threads: the calling thread included; 0 for one per core that this process may use. on_start,
+  // if any, is called once on each other thread, with its worker's number, before its first piece.
+  explicit ThreadPool(int threads, std::function<void(int worker)> on_start = nullptr);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  int threads() const { return static_cast<int>(threads_.size()) + 1; }
 
-  // Calls work(i) for every i in [0, workers), i = 0 on the calling thread, and returns when all
-  // are done. REQUIRES: 1 <= workers <= threads(); one caller at a time, and not from within work.
-  void Run(int workers, absl::FunctionRef<void(int)> work);
+  // Calls work(piece, worker) once for every piece in [0, pieces) and returns when all are done.
+  // worker: which of the threads() this is, 0 for the calling one; never two at once. Sleeping
+  // threads are woken until `workers` could be at work; a thread that is awake joins uninvited,
+  // unless pieces or workers are 1: then the caller works alone.
+  // REQUIRES: pieces and workers >= 1; one caller at a time, and not from within work.
+  void Run(int pieces, int workers, absl::FunctionRef<void(int piece, int worker)> work);
 
  private:
-  // On a line of its own, so that waking one worker does not disturb the others.
-  struct alignas(64) Worker {
-    std::atomic<int> ticket{0};  // counts the runs that this worker takes part in
-    std::thread thread;
-  };
+  bool Claim(int& piece);
+  void Work(int worker);  // does pieces until none is unclaimed
+  void Loop(int worker);  // of a thread of the pool
+  void AwaitWork();
+  void AwaitEnd();
 
-  void Loop(Worker& worker, int index);
+  // A claim is what gives the right to read work_: until its piece is done, Run cannot return, so
+  // *work_ lives and belongs to the run that the piece is of. A thread that looked at unclaimed_ in
+  // one run and claims in a later one has claimed a piece of the later one, and reads its work_.
+  // Hence nobody needs to know which run it is, and no counter of runs can wrap.
+  const absl::FunctionRef<void(int, int)>* work_ = nullptr;
 
-  std::vector<std::unique_ptr<Worker>> workers_;
-  const absl::FunctionRef<void(int)>* work_ = nullptr;
-  bool stop_ = false;
-  alignas(64) std::atomic<int> pending_{0};  // workers that have not finished the current run
+  // On lines of their own: claims, ends and sleep do not disturb each other.
+  alignas(64) std::atomic<uint32_t> unclaimed_{0};   // pieces that nobody has begun
+  alignas(64) std::atomic<uint32_t> unfinished_{0};  // pieces that are not done
+  std::atomic<bool> caller_sleeps_{false};           // on unfinished_
+  alignas(64) std::atomic<uint32_t> calls_{0};       // to wake; threads without work sleep on it
+  std::atomic<int> sleepers_{0};                     // threads that sleep, or are about to
+  std::atomic<bool> stop_{false};
+
+  std::function<void(int)> on_start_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace catserve::cpu
