@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "engine/schedule/budget.h"
+#include "engine/schedule/scheduler.h"
 
 namespace catserve {
 namespace {
@@ -160,7 +161,7 @@ absl::Status CheckStop(const ModelGeometry& model, const Request& request) {
 // Refuses what could not run even alone, with the numbers.
 absl::Status CheckFits(const ModelGeometry& model, const EngineOptions& options,
                        const Request& request) {
-  if (Choose(model, request, options.kv_pages).has_value()) return absl::OkStatus();
+  if (FitsAlone(model, request, options.kv_pages).has_value()) return absl::OkStatus();
   const Budget& budget = request.budget;
   const std::vector<int32_t> allowed = AllowedChunkSizes(model, budget);
   int64_t pages = INT64_MAX;
@@ -170,13 +171,12 @@ absl::Status CheckFits(const ModelGeometry& model, const EngineOptions& options,
     if (needed < pages) pages = needed, chunk_size = size;
   }
   const std::string at = model.compresses() ? absl::StrCat(" at chunk_size ", chunk_size) : "";
-  if (pages <= options.kv_pages) {
-    return Refuse("auto.kv_bytes_max ", budget.kv_bytes_max, " is less than the ",
-                  pages * kPageEntries * model.bytes_per_entry,
-                  " bytes that this request can come to hold", at,
-                  "; raise it, or lower max_tokens or n");
-  }
   const size_t tokens = request.prompt.size();
+  if (pages <= options.kv_pages) {
+    return Refuse("auto.kv_bytes_max ", budget.kv_bytes_max,
+                  " is less than what reading the prompt (", tokens, " tokens) with n ",
+                  request.choices, " takes; raise it, or allow other chunk sizes");
+  }
   const std::string what =
       request.task == Task::kScore
           ? absl::StrCat("text (", tokens, " tokens)")
@@ -194,6 +194,14 @@ absl::Status ValidateOptions(const ModelGeometry& model, const EngineOptions& op
     return Refuse("queue_requests_max ", options.queue_requests_max, " must be 1 or more");
   }
   if (options.kv_pages < 1) return Refuse("kv_pages ", options.kv_pages, " must be 1 or more");
+  // Every stream may go on, one chunk close and one prefill advance in each step.
+  const double chunk_work = LeastWork(model, options.compressor_token_rows);
+  const double least_work = options.slots + 2 * chunk_work;
+  if (options.step_tokens_max < least_work) {
+    return Refuse("step_tokens_max ", options.step_tokens_max, " must be ",
+                  static_cast<int64_t>(std::ceil(least_work)), " or more for ", options.slots,
+                  " slots");
+  }
   // Every running sequence may need two rows, and one prefill must be able to go on beside them.
   const int32_t chunk = model.compresses() ? model.chunk_sizes.back() : 1;
   const int64_t least = 2 * int64_t{options.slots} + 2 * int64_t{chunk} + 2;
@@ -223,9 +231,7 @@ absl::Status ValidateRequest(const ModelGeometry& model, const EngineOptions& op
   return checks.ok() ? CheckFits(model, options, request) : checks;
 }
 
-absl::Status ValidateQueueRoom(const EngineOptions& options, int32_t waiting,
-                               absl::Duration retry_after) {
-  if (waiting < options.queue_requests_max) return absl::OkStatus();
+absl::Status QueueFull(const EngineOptions& options, int32_t waiting, absl::Duration retry_after) {
   const int64_t milliseconds = absl::ToInt64Milliseconds(retry_after);
   absl::Status status = absl::ResourceExhaustedError(
       absl::StrCat("the queue is full: ", waiting, " requests wait (queue_requests_max ",

@@ -31,10 +31,9 @@ absl::Status ValidateOptions(const ModelGeometry& model, const EngineOptions& op
 absl::Status ValidateRequest(const ModelGeometry& model, const EngineOptions& options,
                              const Request& request);
 
-// OK if one more request may wait behind `waiting` others. Errors: RESOURCE_EXHAUSTED, to be tried
-// again after `retry_after`.
-absl::Status ValidateQueueRoom(const EngineOptions& options, int32_t waiting,
-                               absl::Duration retry_after);
+// RESOURCE_EXHAUSTED: `waiting` requests wait and no more may; to be tried again after
+// `retry_after`.
+absl::Status QueueFull(const EngineOptions& options, int32_t waiting, absl::Duration retry_after);
 
 // When a refused request may be tried again, if the refusal says so.
 std::optional<absl::Duration> RetryAfter(const absl::Status& status);

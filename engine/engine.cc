@@ -12,6 +12,7 @@
 
 #include "absl/time/clock.h"
 #include "engine/admission.h"
+#include "engine/schedule/drain_rate.h"
 #include "engine/schedule/scheduler.h"
 #include "kernels/check.h"
 
@@ -47,7 +48,10 @@ class Engine::Impl {
         clock_(clock),
         scheduler_(model_, {.slots = options.slots,
                             .kv_pages = options.kv_pages,
-                            .step_rows_max = options.step_rows_max}) {
+                            .step_rows_max = options.step_rows_max,
+                            .step_tokens_max = options.step_tokens_max,
+                            .compressor_token_rows = options.compressor_token_rows,
+                            .quality_loss = options.quality_loss}) {
     load_.kv_pages_total = options.kv_pages;
     thread_ = std::thread([this] { Run(); });
   }
@@ -120,6 +124,9 @@ class Engine::Impl {
   bool resting_ = true;  // the last plan was empty
   bool stopping_ = false;
 
+  mutable std::mutex load_mutex_;
+  EngineLoad load_;  // of waiting only what the step thread knows: see Load
+
   mutable std::mutex mutex_;
   std::condition_variable wake_;      // the inbox is no longer empty
   std::condition_variable finished_;  // active_ fell
@@ -128,11 +135,8 @@ class Engine::Impl {
   bool draining_ = false;
   int32_t active_ = 0;   // accepted and not finished
   int32_t waiting_ = 0;  // accepted and not started, as far as the step thread has told
-
-  struct {
-    std::atomic<int32_t> running = 0, waiting = 0;
-    std::atomic<int64_t> kv_pages_used = 0, kv_pages_total = 0, steps = 0, rows = 0, chunks = 0;
-  } load_;
+  DrainRate drain_rate_;
+  int64_t left_queue_ = 0;  // as far as drain_rate_ was told
 
   std::thread thread_;  // last: it uses all of the above
 };
@@ -146,10 +150,12 @@ absl::StatusOr<RequestKey> Engine::Impl::Submit(Request request, EventSink sink)
   if (draining_) {
     return absl::UnavailableError("the server is draining and takes no new requests");
   }
-  if (auto s = ValidateQueueRoom(options_, waiting_, absl::Seconds(1)); !s.ok()) return s;
+  if (waiting_ >= options_.queue_requests_max) {
+    return QueueFull(options_, waiting_, drain_rate_.RetryAfter(arrived));
+  }
   const RequestKey key = next_key_++;
   ++active_;
-  load_.waiting = ++waiting_;
+  ++waiting_;
   inbox_.submissions.push_back({key, std::move(request), std::move(sink), arrived});
   wake_.notify_one();
   return key;
@@ -166,13 +172,14 @@ void Engine::Impl::Drain(absl::Duration limit) {
 }
 
 EngineLoad Engine::Impl::Load() const {
-  return {.running = load_.running,
-          .waiting = load_.waiting,
-          .kv_pages_used = load_.kv_pages_used,
-          .kv_pages_total = load_.kv_pages_total,
-          .steps = load_.steps,
-          .rows = load_.rows,
-          .chunks_compressed = load_.chunks};
+  EngineLoad load;
+  {
+    const std::lock_guard lock(load_mutex_);
+    load = load_;
+  }
+  const std::lock_guard lock(mutex_);
+  load.waiting = waiting_;
+  return load;
 }
 
 // -- The step thread ------------------------------------------------------------------------------
@@ -205,6 +212,7 @@ void Engine::Impl::AcceptNewRequests() {
   }
   for (const RequestKey key : inbox.cancelled) scheduler_.Cancel(key, now);
   for (const auto& [key, choice] : inbox.ended_choices) scheduler_.EndChoice(key, choice, now);
+  for (const auto& [key, paused] : inbox.pauses) scheduler_.SetPaused(key, paused);
   if (inbox.cancel_all) scheduler_.CancelAll(FinishReason::kCancelled, now);
   if (inbox.stop) {
     stopping_ = true;
@@ -240,16 +248,27 @@ void Engine::Impl::Publish(std::vector<Report> reports) {
 }
 
 void Engine::Impl::UpdateLoad() {
+  const ScheduleTotals& totals = scheduler_.totals();
   {
     const std::lock_guard lock(mutex_);
     waiting_ = scheduler_.waiting() + static_cast<int32_t>(inbox_.submissions.size());
-    load_.waiting = waiting_;
+    drain_rate_.Left(totals.left_queue - std::exchange(left_queue_, totals.left_queue),
+                     clock_.Now());
   }
-  load_.running = scheduler_.running();
-  load_.kv_pages_used = scheduler_.pool().used();
-  load_.steps = scheduler_.totals().steps;
-  load_.rows = scheduler_.totals().rows;
-  load_.chunks = scheduler_.totals().chunks_compressed;
+  const std::lock_guard lock(load_mutex_);
+  load_ = {.running = scheduler_.running(),
+           .paused = scheduler_.paused(),
+           .kv_pages_used = scheduler_.pool().held(),
+           .kv_pages_cached = scheduler_.pool().idle(),
+           .kv_pages_total = scheduler_.pool().total(),
+           .steps = totals.steps,
+           .rows = totals.rows,
+           .chunks_compressed = totals.chunks_compressed,
+           .prefix_query_tokens = totals.prefix_query_tokens,
+           .prefix_hit_tokens = totals.prefix_hit_tokens,
+           .budgets_coarsened = totals.budgets_coarsened,
+           .budgets_refined = totals.budgets_refined,
+           .preemptions = totals.preemptions};
 }
 
 // -- The surface ----------------------------------------------------------------------------------

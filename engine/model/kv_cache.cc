@@ -1,5 +1,6 @@
 #include "engine/model/kv_cache.h"
 
+#include <cstddef>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -21,6 +22,8 @@ absl::StatusOr<KvCache> KvCache::Create(Backend& backend, const StackConfig& sta
   const int64_t page_bytes =
       int64_t{2} * stack.kv_heads * kPageEntries * stack.head_dim * SizeOf(dtype);
   KvCache cache;
+  cache.backend_ = &backend;
+  cache.page_bytes_ = page_bytes;
   for (int32_t i = 0; i < stack.layers; ++i) {
     absl::StatusOr<std::unique_ptr<Buffer>> buffer = backend.Allocate(pages * page_bytes);
     if (!buffer.ok()) {
@@ -37,6 +40,13 @@ absl::StatusOr<KvCache> KvCache::Create(Backend& backend, const StackConfig& sta
     cache.buffers_.push_back(*std::move(buffer));
   }
   return cache;
+}
+
+void KvCache::CopyPage(PageId from, PageId to) {
+  for (const KvLayer& layer : layers_) {
+    auto* const data = static_cast<std::byte*>(layer.data);
+    backend_->Copy(data + to * page_bytes_, data + from * page_bytes_, page_bytes_);
+  }
 }
 
 }  // namespace catserve

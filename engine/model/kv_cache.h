@@ -8,20 +8,27 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model/config.h"
+#include "engine/step.h"
 #include "kernels/backend.h"
 
 namespace catserve {
 
 class KvCache {
  public:
-  // dtype: F32 or BF16. Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED with the numbers.
+  // dtype: F32 or BF16. REQUIRES: backend outlives the cache. Errors: INVALID_ARGUMENT,
+  // RESOURCE_EXHAUSTED with the numbers.
   static absl::StatusOr<KvCache> Create(Backend& backend, const StackConfig& stack, int64_t pages,
                                         DType dtype);
+
+  // Copies a page's entries in every layer.
+  void CopyPage(PageId from, PageId to);
 
   const KvLayer& layer(int32_t i) const { return layers_[i]; }
   int64_t pages() const { return layers_.front().pages; }
 
  private:
+  Backend* backend_ = nullptr;
+  int64_t page_bytes_ = 0;                        // of one layer
   std::vector<std::unique_ptr<Buffer>> buffers_;  // one a layer
   std::vector<KvLayer> layers_;
 };

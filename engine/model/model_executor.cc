@@ -123,6 +123,7 @@ void ModelExecutor::Impl::Launch(const StepPlan& plan) {
   launched_ = true;
   trace_ = {};
   WriteHistory(plan);
+  for (const PageCopy& copy : plan.page_copies) cache_->CopyPage(copy.from, copy.to);
   const std::vector<int32_t> fx_rows = Compress(plan);
   if (!plan.rows.empty()) decoder_->Run(plan, history_, fx_, fx_rows);
   DrawSamples(plan);

@@ -1,27 +1,33 @@
 #include "engine/schedule/budget.h"
 
 #include <algorithm>
+#include <cmath>
+#include <iterator>
 
 #include "engine/schedule/layout.h"
+#include "engine/schedule/memory_forecast.h"
 #include "engine/schedule/score_sequence.h"
 
 namespace catserve {
 namespace {
 
-// Most entries at rest from a prefill of `from` tokens to a length of `to`: PeakEntries without the
-// lengths that a prefill skips, which for a long prompt are the fullest.
-int64_t PeakEntriesBetween(const ModelGeometry& model, int32_t chunk_size, int32_t from,
-                           int32_t to) {
-  int64_t peak =
-      std::max(EntriesAtRest(model, chunk_size, from), EntriesAtRest(model, chunk_size, to));
-  if (model.compresses()) {
-    const int32_t last_full = (to + 1) / chunk_size * chunk_size - 1;  // before the last closing
-    if (last_full > from) peak = std::max(peak, EntriesAtRest(model, chunk_size, last_full));
-  }
-  return peak;
+constexpr double kLeastLoss = 1e-9;  // what loses nothing, or gains, is free
+
+std::vector<int32_t> BestFirst(const ModelGeometry& model, const Quality& quality,
+                               const Budget& budget) {
+  std::vector<int32_t> sizes = AllowedChunkSizes(model, budget);
+  std::stable_sort(sizes.begin(), sizes.end(),
+                   [&quality](int32_t a, int32_t b) { return quality.Loss(a) < quality.Loss(b); });
+  return sizes;
 }
 
 }  // namespace
+
+double Quality::Loss(int32_t chunk_size) const {
+  const auto measured = loss_.find(chunk_size);
+  if (measured != loss_.end()) return measured->second;
+  return chunk_size > 0 ? std::log2(chunk_size) : 0;
+}
 
 int32_t LargestLength(const Request& request) {
   return static_cast<int32_t>(request.prompt.size()) + std::max(0, request.stop.max_tokens - 1);
@@ -33,7 +39,7 @@ int64_t PagesPerChoice(const ModelGeometry& model, const Request& request, int32
     const Layout layout(model, chunk_size);
     return ScoreSequence::StackPages(layout, prompt) + ScoreSequence::BranchPages(layout, prompt);
   }
-  return PagesFor(PeakEntriesBetween(model, chunk_size, prompt, LargestLength(request)));
+  return PagesBetween(model, chunk_size, prompt, LargestLength(request));
 }
 
 std::vector<int32_t> AllowedChunkSizes(const ModelGeometry& model, const Budget& budget) {
@@ -47,18 +53,92 @@ std::vector<int32_t> AllowedChunkSizes(const ModelGeometry& model, const Budget&
   return allowed;
 }
 
-std::optional<Grant> Choose(const ModelGeometry& model, const Request& request,
-                            int64_t pages_available) {
+bool KeepsBound(const ModelGeometry& model, const Budget& budget, int64_t pages) {
+  if (!budget.automatic || budget.kv_bytes_max == 0) return true;
+  return pages * kPageEntries * model.bytes_per_entry <= budget.kv_bytes_max;
+}
+
+std::optional<int32_t> FitsAlone(const ModelGeometry& model, const Request& request,
+                                 int64_t pages) {
+  const auto prompt = static_cast<int32_t>(request.prompt.size());
   for (const int32_t size : AllowedChunkSizes(model, request.budget)) {
-    const int64_t per_choice = PagesPerChoice(model, request, size);
-    const int64_t pages = per_choice * request.choices;
-    const int64_t bytes = pages * kPageEntries * model.bytes_per_entry;
-    const bool bounded = request.budget.automatic && request.budget.kv_bytes_max > 0;
-    if (pages <= pages_available && (!bounded || bytes <= request.budget.kv_bytes_max)) {
-      return Grant{.chunk_size = size, .pages_per_choice = per_choice};
+    const int64_t at_start = PagesBetween(model, size, prompt, prompt) * request.choices;
+    if (PagesPerChoice(model, request, size) * request.choices <= pages &&
+        KeepsBound(model, request.budget, at_start)) {
+      return size;
     }
   }
   return std::nullopt;
+}
+
+int64_t PagesNow(const ModelGeometry& model, const Resident& resident, int32_t chunk_size) {
+  return resident.choices * PagesBetween(model, chunk_size, resident.tokens, resident.tokens);
+}
+
+int64_t PagesAtEnd(const ModelGeometry& model, const Resident& resident, int32_t chunk_size) {
+  return resident.choices * PagesBetween(model, chunk_size, resident.tokens, resident.end);
+}
+
+std::vector<int32_t> StartSizes(const ModelGeometry& model, const Quality& quality,
+                                const Resident& resident) {
+  const auto keeps = [&](int64_t pages) { return KeepsBound(model, *resident.budget, pages); };
+  const auto at_end = [&](int32_t size) { return PagesAtEnd(model, resident, size); };
+  const std::vector<int32_t> all = BestFirst(model, quality, *resident.budget);
+  std::vector<int32_t> sizes;
+  std::copy_if(all.begin(), all.end(), std::back_inserter(sizes),
+               [&](int32_t size) { return keeps(at_end(size)); });
+  if (!sizes.empty()) return sizes;
+  const auto longest = std::min_element(all.begin(), all.end(), [&](int32_t a, int32_t b) {
+    const bool a_starts = keeps(PagesNow(model, resident, a));
+    const bool b_starts = keeps(PagesNow(model, resident, b));
+    return a_starts != b_starts ? a_starts : at_end(a) < at_end(b);
+  });
+  return {*longest};
+}
+
+std::optional<Change> BestCoarsening(const ModelGeometry& model, const Quality& quality,
+                                     std::span<const Resident> residents, bool at_once) {
+  std::optional<Change> best;
+  double best_worth = 0;
+  for (size_t i = 0; i < residents.size(); ++i) {
+    const Resident& resident = residents[i];
+    if (!resident.budget->automatic) continue;
+    const int64_t end_now = PagesAtEnd(model, resident, resident.chunk_size);
+    for (const int32_t size : AllowedChunkSizes(model, *resident.budget)) {
+      const int64_t end_then = PagesAtEnd(model, resident, size);
+      const int64_t freed = end_now - resident.pages_shared - end_then;
+      const int64_t freed_now = resident.pages_owned - PagesNow(model, resident, size);
+      if (size == resident.chunk_size || freed <= 0 || (at_once && freed_now <= 0)) continue;
+      if (!KeepsBound(model, *resident.budget, end_then)) continue;
+      const double lost = quality.Loss(size) - quality.Loss(resident.chunk_size);
+      const double worth = static_cast<double>(freed) / std::max(lost, kLeastLoss);
+      if (worth <= best_worth) continue;
+      best = Change{.resident = i, .chunk_size = size};
+      best_worth = worth;
+    }
+  }
+  return best;
+}
+
+std::optional<int32_t> SizeWithinBound(const ModelGeometry& model, const Quality& quality,
+                                       const Resident& resident) {
+  const int32_t size = StartSizes(model, quality, resident).front();
+  if (size == resident.chunk_size) return std::nullopt;
+  if (!KeepsBound(model, *resident.budget, PagesNow(model, resident, size))) return std::nullopt;
+  return size;
+}
+
+std::vector<int32_t> Refinements(const ModelGeometry& model, const Quality& quality,
+                                 const Resident& resident) {
+  const bool early = resident.tokens_since_change < kRefineAfterTokens;
+  const bool late = resident.end - resident.tokens < kRefineAfterTokens;
+  if (!resident.budget->automatic || early || late) return {};
+  std::vector<int32_t> sizes = BestFirst(model, quality, *resident.budget);
+  std::erase_if(sizes, [&](int32_t size) {
+    return quality.Loss(size) >= quality.Loss(resident.chunk_size) ||
+           !KeepsBound(model, *resident.budget, PagesAtEnd(model, resident, size));
+  });
+  return sizes;
 }
 
 }  // namespace catserve

@@ -8,6 +8,7 @@
 // stacks share, and run the rows that the new one has besides.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "engine/geometry.h"
@@ -34,6 +35,17 @@ class Layout {
   // The row that writes `entry` in the stack of `tokens` tokens. The index of a kSummary is its
   // chunk (the step's compression is not known here); of a kToken its place in the history.
   Row RowOf(int32_t entry, int32_t tokens) const;
+
+  // What the prefix cache shares is counted in units: the entries that never change once written,
+  // a summary for each complete chunk; every token of a dense model.
+  int32_t UnitTokens() const { return compresses() ? chunk_size_ : 1; }
+  int32_t FirstUnitEntry() const { return compresses() ? 1 : 0; }  // behind g_0
+  int32_t Units(int32_t tokens) const { return compresses() ? Chunks(tokens) : tokens; }
+  // Units of `tokens` tokens that need not be computed again: all that leave a row to run, which
+  // predicts.
+  int32_t ReusableUnits(int32_t tokens) const {
+    return std::min(Units(tokens), Entries(tokens) - 1 - FirstUnitEntry());
+  }
 
   // The place in the history of the token that this row predicts. Only rows from g_k on predict,
   // and in a `cat` model from S on.

@@ -11,7 +11,8 @@
 
 namespace catserve {
 
-// Owns its pages and gives them back when it shrinks or is destroyed. Not thread-safe.
+// Holds its pages and gives them back when it shrinks or is destroyed. Leading pages may be shared
+// with other tables: who appends writes only behind them. Not thread-safe.
 class PageTable {
  public:
   // REQUIRES: pool outlives the table.
@@ -23,6 +24,15 @@ class PageTable {
   // Makes room for `count` more entries, or changes nothing and returns false if the pool has too
   // few pages.
   [[nodiscard]] bool Append(int32_t count);
+
+  // Entries that Append could add now.
+  int64_t Room() const;
+
+  // Starts with full pages that others have written. REQUIRES: an empty table.
+  void Adopt(std::span<const PageId> full_pages);
+
+  // Takes `page`, which holds the same entries, for pages()[index].
+  void Replace(int64_t index, PageId page);
 
   // Drops all entries but the first `entries`. REQUIRES: entries <= entries().
   void Truncate(int32_t entries);

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <iterator>
 #include <optional>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -14,20 +16,27 @@
 
 namespace catserve {
 
+// A request waits one level of priority as long as this: the whole rule of ageing.
+inline constexpr absl::Duration kAgeingPerLevel = absl::Seconds(1);
+
 // One of a request's n choices; a text to score is the only choice of its request.
 struct ChoiceState {
+  std::vector<TokenId> tokens;         // prompt and generated, as far as their values are known
   std::optional<Sequence> sequence;    // kGenerate, while it holds a slot
   std::optional<ScoreSequence> score;  // kScore, while it holds a slot
   int32_t slot = -1;
-  int64_t pages_reserved = 0;
-  bool prompt_written = false;
-  int32_t drawn = 0;     // tokens that planned steps draw; their values may still be on their way
-  int32_t reported = 0;  // tokens sent to the caller
+  bool history_written = false;  // to its slot
+  bool looked_up = false;        // its prefix in the cache, since it got its sequence
+  bool prefilling = false;       // the sequence has not yet come to its end once
+  int32_t units_kept = 0;        // given to the prefix cache
+  bool prompt_kept = false;      // all of its prefill was
+  int32_t waited = 0;            // steps that had no room for its next row
+  int32_t drawn = 0;             // tokens that planned steps draw
+  int32_t reported = 0;          // tokens sent to the caller
   bool ended = false;
 
-  int64_t pages() const {
-    if (sequence) return std::ssize(sequence->table().pages());
-    return score ? score->pages() : 0;
+  std::span<const PageId> pages() const {
+    return sequence ? sequence->table().pages() : std::span<const PageId>();
   }
 };
 
@@ -37,21 +46,46 @@ struct RequestState {
   Request request;
   std::vector<ChoiceState> choices;  // one per choice from the start
   int32_t chunk_size = 0;
+  bool paused = false;
   absl::Time arrived;
+  absl::Time turn;                     // its place among others: see Before
   std::optional<absl::Time> started;   // its first row was planned
   std::optional<absl::Time> answered;  // its first result came
+  int32_t cached_tokens = 0;           // of the prompt, found by the first choice
+  int32_t changed_at = 0;              // tokens read when its chunk size was set
+  int32_t preemptions = 0;
+  std::vector<BudgetChangedEvent> budget_changes;
   int64_t chunks_compressed = 0;
   int64_t pages_peak = 0;
 
   int32_t prompt_tokens() const { return static_cast<int32_t>(request.prompt.size()); }
+  bool generates() const { return request.task == Task::kGenerate; }
   bool ended() const {
-    for (const ChoiceState& choice : choices) {
-      if (!choice.ended) return false;
-    }
-    return true;
+    return std::all_of(choices.begin(), choices.end(),
+                       [](const ChoiceState& choice) { return choice.ended; });
+  }
+  int32_t live_choices() const {
+    return static_cast<int32_t>(std::count_if(
+        choices.begin(), choices.end(), [](const ChoiceState& choice) { return !choice.ended; }));
+  }
+  // Tokens that the sequence of a choice has to have read before it draws again.
+  int32_t TokensToRead(const ChoiceState& choice) const { return prompt_tokens() + choice.drawn; }
+  bool Draws(const ChoiceState& choice) const {  // more tokens than it has
+    return !choice.ended && choice.drawn < request.stop.max_tokens;
+  }
+  // True if results of it are still on their way.
+  bool in_flight() const {
+    return std::any_of(choices.begin(), choices.end(), [](const ChoiceState& choice) {
+      return !choice.ended && choice.drawn > choice.reported;
+    });
   }
   // When it ends whatever happens.
   absl::Time Limit() const { return std::min(request.deadline, arrived + request.time_limit); }
+
+  // The order of turns: by arrival, a priority of p counting as p levels of ageing later.
+  bool Before(const RequestState& other) const {
+    return std::pair(turn, key) < std::pair(other.turn, other.key);
+  }
 };
 
 }  // namespace catserve

@@ -8,8 +8,12 @@
 namespace catserve {
 
 Scheduler::Scheduler(ModelGeometry model, ScheduleLimits limits)
-    : model_(std::move(model)), limits_(limits), pool_(limits.kv_pages) {
-  for (int32_t slot = limits.slots - 1; slot >= 0; --slot) free_slots_.push_back(slot);
+    : model_(std::move(model)),
+      limits_(std::move(limits)),
+      quality_(limits_.quality_loss),
+      pool_(limits_.kv_pages),
+      cache_(pool_) {
+  for (int32_t slot = limits_.slots - 1; slot >= 0; --slot) free_slots_.push_back(slot);
 }
 
 void Scheduler::Add(RequestKey key, Request request, absl::Time now) {
@@ -18,9 +22,34 @@ void Scheduler::Add(RequestKey key, Request request, absl::Time now) {
   state->choices.resize(request.choices);
   state->request = std::move(request);
   state->arrived = now;
+  state->turn = now + state->request.priority * kAgeingPerLevel;
   CATSERVE_CHECK(by_key_.emplace(key, state).second)
       << "request key " << key << " is in use; keys are given once";
-  waiting_.push_back(std::move(state));
+  // Only who is first in turn can start: behind others, a new one changes nothing.
+  const auto is_held_up = [](const RequestPtr& other) { return other->paused; };
+  const auto place = waiting_.insert(state).first;
+  if (std::all_of(waiting_.begin(), place, is_held_up)) room_changed_ = true;
+}
+
+void Scheduler::SetPaused(RequestKey key, bool paused) {
+  const auto found = by_key_.find(key);
+  if (found == by_key_.end()) return;
+  found->second->paused = paused;
+  room_changed_ = true;
+}
+
+int32_t Scheduler::paused() const {
+  return static_cast<int32_t>(std::count_if(by_key_.begin(), by_key_.end(),
+                                            [](const auto& r) { return r.second->paused; }));
+}
+
+RequestKey Scheduler::OwnerOf(int32_t slot) const {
+  for (const RequestPtr& request : running_) {
+    for (const ChoiceState& choice : request->choices) {
+      if (choice.slot == slot) return request->key;
+    }
+  }
+  return 0;
 }
 
 absl::Time Scheduler::NextLimit() const {
@@ -30,144 +59,6 @@ absl::Time Scheduler::NextLimit() const {
 }
 
 std::vector<Report> Scheduler::TakeReports() { return std::exchange(reports_, {}); }
-
-// -- Planning -------------------------------------------------------------------------------------
-
-StepPlan Scheduler::Plan(absl::Time now) {
-  EndOverdue(now);
-  StartWaiting();
-  StepBuilder step(limits_.step_rows_max);
-  InFlight expected;
-  PlanDecodes(step, expected);
-  PlanPrefills(step, expected, now);
-  CloseStep();
-  StepPlan plan = step.Take();
-  if (plan.empty()) return plan;
-  ++totals_.steps;
-  totals_.rows += std::ssize(plan.rows);
-  totals_.chunks_compressed += std::ssize(plan.compressions);
-  in_flight_.push_back(std::move(expected));
-  return plan;
-}
-
-void Scheduler::StartWaiting() {
-  while (!waiting_.empty()) {
-    const RequestPtr& first = waiting_.front();
-    if (std::ssize(free_slots_) < first->request.choices) return;
-    const auto grant = Choose(model_, first->request, pool_.total() - pages_reserved_);
-    if (!grant) return;  // those behind it wait too, so that it comes to its turn
-    Start(*first, *grant);
-    running_.push_back(first);
-    waiting_.pop_front();
-  }
-}
-
-void Scheduler::Start(RequestState& request, const Grant& grant) {
-  request.chunk_size = grant.chunk_size;
-  const Layout layout(model_, grant.chunk_size);
-  const int32_t tokens = request.prompt_tokens();
-  for (ChoiceState& choice : request.choices) {
-    choice.slot = free_slots_.back();
-    free_slots_.pop_back();
-    choice.pages_reserved = grant.pages_per_choice;
-    pages_reserved_ += grant.pages_per_choice;
-    if (request.request.task == Task::kScore) {
-      const int32_t top_n = std::max(0, request.request.sampling.logprobs);
-      choice.score.emplace(layout, choice.slot, tokens, top_n, pool_);
-    } else {
-      choice.sequence.emplace(layout, choice.slot, pool_).Extend(tokens);
-    }
-  }
-}
-
-// What does not fit waits for the next step. Nobody waits for long: a chunk of C tokens closes once
-// in C steps, and the options leave room for more than every slot's share of that.
-void Scheduler::PlanDecodes(StepBuilder& step, InFlight& expected) {
-  for (const RequestPtr& request : running_) {
-    for (int32_t i = 0; i < std::ssize(request->choices); ++i) {
-      const ChoiceState& choice = request->choices[i];
-      const bool more = choice.drawn < request->request.stop.max_tokens;
-      if (choice.sequence && choice.drawn > 0 && more) PlanRows(request, i, step, expected);
-    }
-  }
-}
-
-void Scheduler::PlanPrefills(StepBuilder& step, InFlight& expected, absl::Time now) {
-  pages_spare_ = pool_.total() - pages_reserved_;
-  for (const RequestPtr& request : running_) {
-    for (int32_t i = 0; i < std::ssize(request->choices); ++i) {
-      ChoiceState& choice = request->choices[i];
-      if (choice.ended || choice.drawn > 0) continue;
-      if (step.rows_left() == 0) return;
-      Begin(*request, choice, step, now);
-      if (choice.score && !choice.score->complete()) PlanScore(request, step, expected);
-      if (choice.sequence && !choice.sequence->complete()) PlanRows(request, i, step, expected);
-    }
-  }
-}
-
-void Scheduler::Begin(RequestState& request, ChoiceState& choice, StepBuilder& step,
-                      absl::Time now) {
-  if (choice.prompt_written) return;
-  choice.prompt_written = true;
-  step.WriteHistory(choice.slot, request.request.prompt);
-  if (request.started) return;
-  request.started = now;
-  reports_.push_back({request.key, StartedEvent{.prompt_tokens = request.prompt_tokens(),
-                                                .chunk_size = request.chunk_size}});
-}
-
-void Scheduler::PlanRows(const RequestPtr& request, int32_t index, StepBuilder& step,
-                         InFlight& expected) {
-  ChoiceState& choice = request->choices[index];
-  const StopRule& stop = request->request.stop;
-  const int64_t chunks_before = std::ssize(step.plan().compressions);
-  Sequence& sequence = *choice.sequence;
-  if (sequence.complete()) sequence.Extend(request->prompt_tokens() + choice.drawn);
-  const FilledRows filled = sequence.Fill(step);
-  if (filled.count == 0) return;
-  request->chunks_compressed += std::ssize(step.plan().compressions) - chunks_before;
-  if (!sequence.complete()) return;
-  if (stop.max_tokens == 0) {
-    expected.prefills.push_back({.request = request, .choice = index});
-    return;
-  }
-  Sample sample{.row = filled.last_row(),
-                .slot = choice.slot,
-                .position = sequence.tokens(),
-                .prompt_tokens = request->prompt_tokens(),
-                .choice = index,
-                .params = &request->request.sampling};
-  if (choice.drawn < stop.min_tokens) sample.forbidden = stop.stop_ids;
-  step.AddSample(sample);
-  expected.samples.push_back({.request = request, .choice = index});
-  ++choice.drawn;
-}
-
-void Scheduler::PlanScore(const RequestPtr& request, StepBuilder& step, InFlight& expected) {
-  ChoiceState& choice = request->choices[0];
-  ScoreSequence& score = *choice.score;
-  const Layout layout(model_, request->chunk_size);
-  const int64_t own = ScoreSequence::BranchPages(layout, request->prompt_tokens());
-  const int64_t chunks_before = std::ssize(step.plan().compressions);
-  const int32_t first = score.next_position();
-  const int32_t count = score.Fill(step, own + pages_spare_);
-  if (count == 0) return;
-  pages_spare_ -= std::max<int64_t>(0, score.branch_pages() - own);
-  request->chunks_compressed += std::ssize(step.plan().compressions) - chunks_before;
-  expected.scores.push_back({.request = request, .score_first = first, .score_count = count});
-}
-
-void Scheduler::CloseStep() {
-  for (const RequestPtr& request : running_) {
-    int64_t pages = 0;
-    for (ChoiceState& choice : request->choices) {
-      pages += choice.pages();
-      if (choice.score) choice.score->ReleaseBranches();
-    }
-    request->pages_peak = std::max(request->pages_peak, pages);
-  }
-}
 
 // -- Results and ends -----------------------------------------------------------------------------
 
@@ -204,6 +95,7 @@ void Scheduler::ReceiveSample(const Expected& expected, const SampleResult& samp
   if (choice.ended) return;  // it ended while this step was in flight
   if (!request.answered) request.answered = now;
   ++choice.reported;
+  choice.tokens.push_back(sample.token.id);
   reports_.push_back({request.key, TokensEvent{.choice = expected.choice, .tokens = {sample}}});
   const StopRule& stop = request.request.stop;
   if (std::find(stop.stop_ids.begin(), stop.stop_ids.end(), sample.token.id) !=
@@ -229,7 +121,8 @@ void Scheduler::EndChoice(RequestKey key, int32_t choice, absl::Time now) {
   if (found == by_key_.end()) return;
   const RequestPtr request = found->second;
   if (choice < 0 || choice >= std::ssize(request->choices)) return;
-  if (request->choices[choice].slot < 0) return;  // ended, or nothing of it has been seen yet
+  const ChoiceState& state = request->choices[choice];
+  if (state.ended || (state.slot < 0 && state.drawn == 0)) return;
   EndChoiceOf(*request, choice, FinishReason::kStopToken, now);
 }
 
@@ -246,7 +139,7 @@ void Scheduler::EndOverdue(absl::Time now) {
 }
 
 void Scheduler::CancelAll(FinishReason reason, absl::Time now) {
-  std::vector<RequestPtr> all(running_);
+  std::vector<RequestPtr> all(running_.begin(), running_.end());
   all.insert(all.end(), waiting_.begin(), waiting_.end());
   for (const RequestPtr& request : all) End(request->key, reason, now);
 }
@@ -263,13 +156,14 @@ void Scheduler::End(RequestKey key, FinishReason reason, absl::Time now) {
 void Scheduler::EndChoiceOf(RequestState& request, int32_t index, FinishReason reason,
                             absl::Time now) {
   ChoiceState& choice = request.choices[index];
+  ReleaseSequence(request, choice);
+  ReleaseSlot(choice);
   choice.ended = true;
-  choice.sequence.reset();
-  choice.score.reset();
-  if (choice.slot >= 0) free_slots_.push_back(choice.slot);
-  choice.slot = -1;
-  pages_reserved_ -= std::exchange(choice.pages_reserved, 0);
-  if (request.request.task == Task::kGenerate) {
+  room_changed_ = true;
+  if (reason == FinishReason::kStopToken || reason == FinishReason::kLength) {
+    lengths_.Learn(choice.reported, request.request.stop.max_tokens);
+  }
+  if (request.generates()) {
     reports_.push_back({request.key, ChoiceEndEvent{.choice = index, .reason = reason}});
   }
   if (request.ended()) Finish(request, reason, now);
@@ -278,24 +172,26 @@ void Scheduler::EndChoiceOf(RequestState& request, int32_t index, FinishReason r
 void Scheduler::Finish(RequestState& request, FinishReason reason, absl::Time now) {
   reports_.push_back(
       {request.key, FinishedEvent{.reason = reason, .usage = UsageOf(request, now)}});
-  const auto is_it = [&request](const RequestPtr& other) { return other.get() == &request; };
-  std::erase_if(running_, is_it);
-  std::erase_if(waiting_, is_it);
-  by_key_.erase(request.key);
+  const RequestPtr self = by_key_.at(request.key);
+  running_.erase(self);
+  if (waiting_.erase(self) > 0 && request.preemptions == 0) ++totals_.left_queue;
+  by_key_.erase(self->key);
   if (!by_key_.empty()) return;
-  CATSERVE_CHECK(pool_.AllFree() && pages_reserved_ == 0 &&
-                 std::ssize(free_slots_) == limits_.slots)
-      << "no request is left, yet " << pool_.used() << " pages are used, " << pages_reserved_
-      << " reserved and " << free_slots_.size() << " slots free; some path does not give back";
+  CATSERVE_CHECK(pool_.held() == 0 && std::ssize(free_slots_) == limits_.slots)
+      << "no request is left, yet " << pool_.held() << " pages are used and " << free_slots_.size()
+      << " slots free; some path does not give back";
 }
 
 Usage Scheduler::UsageOf(const RequestState& request, absl::Time now) const {
   const absl::Time started = request.started.value_or(now);
   const absl::Time answered = request.answered.value_or(now);
   Usage usage{.prompt_tokens = request.prompt_tokens(),
+              .cached_tokens = request.cached_tokens,
               .chunk_size = request.chunk_size,
               .chunks_compressed = request.chunks_compressed,
               .kv_bytes_peak = request.pages_peak * kPageEntries * model_.bytes_per_entry,
+              .preemptions = request.preemptions,
+              .budget_changes = request.budget_changes,
               .queued = started - request.arrived,
               .prefilling = answered - started,
               .decoding = now - answered};

@@ -1,23 +1,32 @@
 // Decides what runs in each step. Pure: no thread, no clock, no I/O; the same calls give the same
 // plans and events.
 //
-// Policy. First come, first served over a fixed number of slots: a request starts when every one of
-// its choices has a slot and the pages for the largest length they can reach are unreserved, so
-// nothing that runs is ever preempted. A step holds the running decodes first, then pieces of
-// prefills and of texts to score, each in order of arrival. What does not fit into a step's bounds
-// waits for the next.
+// Requests take turns by arrival, a level of priority counting as a second (RequestState::Before).
+// The first in turn starts when every one of its choices has a slot and the forecast of memory has
+// room for it; those behind it wait, so that it comes to its turn. Automatic budgets bend before
+// anybody waits (budget.h). Where a forecast was wrong, the last in turn is preempted: it loses its
+// memory, keeps its turn and is computed anew later, mostly out of the prefix cache.
+//
+// A step holds first the running streams that just go on, then the chunks that close, longest
+// waiting first, then pieces of prefills and of texts to score, in turn. Beside streams, closings
+// and prefills get only so much work that the streams keep their pace (scheduler_plan.cc).
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "engine/geometry.h"
 #include "engine/schedule/budget.h"
+#include "engine/schedule/memory_forecast.h"
 #include "engine/schedule/page_pool.h"
+#include "engine/schedule/prefix_cache.h"
 #include "engine/schedule/request.h"
 #include "engine/schedule/request_state.h"
 #include "engine/schedule/step_builder.h"
@@ -28,8 +37,16 @@ namespace catserve {
 struct ScheduleLimits {
   int32_t slots = 0;
   int64_t kv_pages = 0;
-  int32_t step_rows_max = 0;  // decoder rows, and as many compressor tokens, in a step
+  int32_t step_rows_max = 0;      // decoder rows, and as many compressor tokens, in a step
+  int32_t step_tokens_max = 256;  // work of a step, in decoder rows
+  double compressor_token_rows = 0;
+  std::map<int32_t, double> quality_loss;  // see Quality
 };
+
+// The least work, in decoder rows, that lets any prefill, closing chunk or block of a text to score
+// go on: a step has room for one such piece for the chunks that close and one for the others,
+// beside a row for each slot.
+double LeastWork(const ModelGeometry& model, double compressor_token_rows);
 
 struct Report {
   RequestKey key = 0;
@@ -41,6 +58,12 @@ struct ScheduleTotals {
   int64_t steps = 0;
   int64_t rows = 0;
   int64_t chunks_compressed = 0;
+  int64_t left_queue = 0;  // requests that started, or ended waiting
+  int64_t prefix_query_tokens = 0;
+  int64_t prefix_hit_tokens = 0;
+  int64_t budgets_coarsened = 0;
+  int64_t budgets_refined = 0;
+  int64_t preemptions = 0;
 };
 
 // Not thread-safe. Values of time never go back.
@@ -54,8 +77,10 @@ class Scheduler {
   // Ends a request and frees what it holds at once. Unknown keys are ignored.
   void Cancel(RequestKey key, absl::Time now) { End(key, FinishReason::kCancelled, now); }
   void CancelAll(FinishReason reason, absl::Time now);
-  // Ends one choice with kStopToken, on the caller's behalf. Ignored if it does not run.
+  // Ends one choice with kStopToken, on the caller's behalf. Ignored if nothing of it was seen yet.
   void EndChoice(RequestKey key, int32_t choice, absl::Time now);
+  // A paused request gets no rows. Unknown keys are ignored.
+  void SetPaused(RequestKey key, bool paused);
 
   // The next step, or an empty plan if there is nothing to run before the steps in flight are
   // committed. Ends what is past its deadline. REQUIRES: plans that are not empty are computed in
@@ -69,12 +94,18 @@ class Scheduler {
   bool idle() const { return by_key_.empty() && in_flight_.empty(); }
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
   int32_t waiting() const { return static_cast<int32_t>(waiting_.size()); }
+  int32_t paused() const;
   absl::Time NextLimit() const;  // the earliest deadline or time limit; InfiniteFuture if none
   const ScheduleTotals& totals() const { return totals_; }
   PagePool& pool() { return pool_; }  // for load reports, and for tests that break it
+  RequestKey OwnerOf(int32_t slot) const;  // 0: nobody
 
  private:
   using RequestPtr = std::shared_ptr<RequestState>;
+  struct ByTurn {
+    bool operator()(const RequestPtr& a, const RequestPtr& b) const { return a->Before(*b); }
+  };
+  using Line = std::set<RequestPtr, ByTurn>;
 
   // Whose results a step brings, in the order of the plan's samples and scores.
   struct Expected {
@@ -88,16 +119,46 @@ class Scheduler {
     std::vector<Expected> scores;
     std::vector<Expected> prefills;  // max_tokens 0: bring nothing, and end their choice
   };
+  // Chunk sizes that requests would have, where it is not the present one; kGone: none at all.
+  using Changes = std::map<const RequestState*, int32_t>;
+  static constexpr int32_t kGone = -1;
 
-  // Planning.
-  void StartWaiting();
-  void Start(RequestState& request, const Grant& grant);
-  void PlanDecodes(StepBuilder& step, InFlight& expected);
-  void PlanPrefills(StepBuilder& step, InFlight& expected, absl::Time now);
+  // Planning rows (scheduler_plan.cc). Streams: choices that draw a token in most steps.
+  int32_t PlanStreams(StepBuilder& step, InFlight& expected);
+  void PlanPrefills(StepBuilder& step, InFlight& expected, int32_t streams, absl::Time now);
+  bool MayPrefill(const RequestState& request, const ChoiceState& choice) const;
   void Begin(RequestState& request, ChoiceState& choice, StepBuilder& step, absl::Time now);
-  void PlanRows(const RequestPtr& request, int32_t index, StepBuilder& step, InFlight& expected);
+  void LookUp(RequestState& request, ChoiceState& choice, StepBuilder& step);
+  bool PlanRows(const RequestPtr& request, int32_t index, StepBuilder& step, InFlight& expected);
   void PlanScore(const RequestPtr& request, StepBuilder& step, InFlight& expected);
-  void CloseStep();  // notes what is held at its most, and takes the branches' pages back
+  void CloseStep();  // keeps prefixes, notes what is held, takes the branches' pages back
+
+  // Who holds memory, at which chunk size (scheduler_memory.cc).
+  void StartWaiting();
+  void Start(RequestPtr request, int32_t chunk_size);
+  void NewSequence(RequestState& request, ChoiceState& choice);
+  int32_t ExpectedLength(const RequestState& request, const ChoiceState& choice) const;
+  Resident ResidentOf(const RequestState& request) const;
+  void AddHoldings(const RequestState& request, int32_t chunk_size,
+                   std::vector<Holding>& holdings) const;
+  int64_t Forecast(const RequestState* added, int32_t chunk_size, const Changes& changes) const;
+  std::optional<int32_t> SizeThatFits(const RequestState& request, const Changes& changes) const;
+  std::optional<int32_t> MakeRoomFor(const RequestState& request);
+  bool RelievePressure();  // false if it had to preempt
+  int64_t PagesDemanded() const;
+  bool CoarsenOne();
+  bool PreemptPaused();
+  bool PreemptLast();
+  void Preempt(RequestPtr request);
+  void KeepBounds(absl::Time now);
+  void RefineOne();
+  void ChangeChunkSize(RequestState& request, int32_t chunk_size);
+  void KeepPrefix(RequestState& request, ChoiceState& choice);
+  void ReleaseSequence(RequestState& request, ChoiceState& choice);
+  void ReleaseSlot(ChoiceState& choice);
+  PrefixHit FindPrefix(const RequestState& request, const ChoiceState& choice,
+                       int32_t chunk_size) const;
+  int64_t PagesOf(const RequestState& request) const;  // distinct
 
   // Results and ends.
   void ReceiveSample(const Expected& expected, const SampleResult& sample, absl::Time now);
@@ -110,16 +171,18 @@ class Scheduler {
 
   ModelGeometry model_;
   ScheduleLimits limits_;
+  Quality quality_;
+  LengthForecast lengths_;
   PagePool pool_;
-  int64_t pages_reserved_ = 0;
-  int64_t pages_spare_ = 0;  // unreserved and not lent to a branch of this step
+  PrefixCache cache_;
   std::vector<int32_t> free_slots_;
-  std::deque<RequestPtr> waiting_;   // in order of arrival
-  std::vector<RequestPtr> running_;  // in order of start
+  Line waiting_;
+  Line running_;
   std::unordered_map<RequestKey, RequestPtr> by_key_;
   std::deque<InFlight> in_flight_;
   std::vector<Report> reports_;
   ScheduleTotals totals_;
+  bool room_changed_ = true;  // since the first in turn was last found not to fit
 };
 
 }  // namespace catserve

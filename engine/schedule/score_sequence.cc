@@ -43,10 +43,15 @@ int64_t ScoreSequence::branch_pages() const {
   return pages;
 }
 
-int32_t ScoreSequence::Fill(StepBuilder& step, int64_t branch_pages_max) {
+int64_t ScoreSequence::PagesMissing() const {
+  const int64_t stack = StackPages(layout_, tokens_) - std::ssize(stack_.pages());
+  return stack + BranchPages(layout_, tokens_);
+}
+
+int32_t ScoreSequence::Fill(StepBuilder& step) {
   const int32_t from = next_position_;
   if (layout_.compresses()) {
-    FillBlocks(step, branch_pages_max);
+    FillBlocks(step);
   } else {
     FillRun(step);
   }
@@ -72,7 +77,8 @@ void ScoreSequence::Predict(StepBuilder& step, int32_t row, int32_t position) {
 
 void ScoreSequence::FillRun(StepBuilder& step) {
   const int32_t from = stack_.entries();
-  const int32_t count = step.Fit(layout_, from, tokens_ - 1, tokens_ - 1);
+  const int64_t to = std::min<int64_t>(tokens_ - 1, from + stack_.Room());
+  const int32_t count = step.Fit(layout_, from, static_cast<int32_t>(to), tokens_ - 1);
   if (count == 0) return;
   BeginStackRun(step, count);
   for (int32_t entry = from; entry < from + count; ++entry) {
@@ -81,7 +87,10 @@ void ScoreSequence::FillRun(StepBuilder& step) {
   }
 }
 
-int32_t ScoreSequence::BlocksThatFit(const StepBuilder& step, int64_t branch_pages_max) const {
+int32_t ScoreSequence::BlocksThatFit(const StepBuilder& step) const {
+  const int64_t least =
+      PagesFor(stack_.entries() + 1) - std::ssize(stack_.pages()) + BranchPages(layout_, tokens_);
+  const int64_t pages_max = std::max(pool_.free(), std::min(least, pool_.available()));
   const int32_t first = stack_.entries();  // one summary for each block so far
   const int32_t end = layout_.Summaries(tokens_ - 1);
   int32_t rows = 0, chunks = 0, blocks = 0;
@@ -91,14 +100,15 @@ int32_t ScoreSequence::BlocksThatFit(const StepBuilder& step, int64_t branch_pag
     rows += 1 + branch_rows;
     chunks += block > 0 ? 1 : 0;
     pages += PagesFor(branch_rows);
-    if (!step.Fits(layout_, rows, chunks) || pages > branch_pages_max) break;
+    const int64_t stack = PagesFor(block + 1) - std::ssize(stack_.pages());
+    if (!step.Fits(layout_, rows, chunks) || pages + stack > pages_max) break;
   }
   return blocks;
 }
 
-void ScoreSequence::FillBlocks(StepBuilder& step, int64_t branch_pages_max) {
+void ScoreSequence::FillBlocks(StepBuilder& step) {
   const int32_t first = stack_.entries();
-  const int32_t count = BlocksThatFit(step, branch_pages_max);
+  const int32_t count = BlocksThatFit(step);
   if (count == 0) return;
   BeginStackRun(step, count);
   const PageList prefix = step.plan().runs.back().pages;

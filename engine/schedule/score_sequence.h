@@ -21,10 +21,10 @@ class ScoreSequence {
   // outlives the sequence.
   ScoreSequence(Layout layout, int32_t slot, int32_t tokens, int32_t top_n, PagePool& pool);
 
-  // Adds the next piece: rows and ScoreRows of as many chunks as the step has room for, with
-  // branches on at most `branch_pages_max` pages. Returns the number of ScoreRows added. REQUIRES:
-  // the pool has the pages.
-  int32_t Fill(StepBuilder& step, int64_t branch_pages_max);
+  // Adds the next piece: rows and ScoreRows of as many chunks as the step and the pool have room
+  // for. Of what the prefix cache keeps it takes no more than one chunk needs. Returns the number
+  // of ScoreRows added.
+  int32_t Fill(StepBuilder& step);
 
   // Gives back the pages of the last piece's branches. Steps run in order, so this is safe as soon
   // as the step is planned: who writes these pages next does so in a later step.
@@ -35,14 +35,17 @@ class ScoreSequence {
   int64_t branch_pages() const;                             // held for the last piece
   int64_t pages() const { return std::ssize(stack_.pages()) + branch_pages(); }
 
+  // Pages that the next piece needs at least, besides those held.
+  int64_t PagesMissing() const;
+
   // Pages of the stack of such a text, and of its largest branch: what Fill makes progress with.
   static int64_t StackPages(const Layout& layout, int32_t tokens);
   static int64_t BranchPages(const Layout& layout, int32_t tokens);
 
  private:
   void FillRun(StepBuilder& step);
-  void FillBlocks(StepBuilder& step, int64_t branch_pages_max);
-  int32_t BlocksThatFit(const StepBuilder& step, int64_t branch_pages_max) const;
+  void FillBlocks(StepBuilder& step);
+  int32_t BlocksThatFit(const StepBuilder& step) const;
   void AddBranch(StepBuilder& step, int32_t chunk, PageList prefix);
   void BeginStackRun(StepBuilder& step, int32_t entries);
   void Predict(StepBuilder& step, int32_t row, int32_t position);

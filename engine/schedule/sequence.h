@@ -5,6 +5,7 @@
 
 #include "engine/schedule/layout.h"
 #include "engine/schedule/page_table.h"
+#include "engine/schedule/prefix_cache.h"
 #include "engine/schedule/step_builder.h"
 
 namespace catserve {
@@ -30,9 +31,19 @@ class Sequence {
   // separator and tokens here. REQUIRES: complete(), tokens >= tokens().
   void Extend(int32_t tokens);
 
-  // Adds as many of the missing rows as the step has room for, in one run. REQUIRES: the pool has
-  // the pages (the scheduler reserved them).
+  // Starts with what the prefix cache found of its tokens. REQUIRES: nothing was filled yet, and
+  // the hit is of this layout and not longer than ReusableUnits(tokens()). Copies no page for
+  // which the pool has no room; returns the units that it took.
+  int32_t Reuse(const PrefixHit& hit, StepBuilder& step);
+
+  // Adds as many of the missing rows as the step and the pool have room for, in one run.
   FilledRows Fill(StepBuilder& step);
+
+  // Pages that Fill needs besides those it holds, once it has set out to read `tokens` tokens.
+  int64_t PagesMissing(int32_t tokens) const;
+
+  // Units (Layout) whose entries are written, by rows planned so far.
+  int32_t UnitsWritten() const;
 
   // True if no row is missing: the last one predicts token tokens().
   bool complete() const { return table_.entries() == layout_.Entries(tokens_) && tokens_ > 0; }
@@ -41,6 +52,7 @@ class Sequence {
   int32_t slot() const { return slot_; }
   const Layout& layout() const { return layout_; }
   const PageTable& table() const { return table_; }
+  PageTable& table() { return table_; }  // for the prefix cache
 
  private:
   Layout layout_;

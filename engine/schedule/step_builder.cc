@@ -5,17 +5,24 @@
 namespace catserve {
 
 int32_t StepBuilder::Fit(const Layout& layout, int32_t from, int32_t to, int32_t tokens) const {
-  to = std::min(to, from + rows_left_);
-  if (layout.compresses()) {
-    const int32_t first_summary = std::max(from, 1);  // g_0 needs no compression
-    const int32_t fit = first_summary + compressor_left_ / layout.chunk_size();
-    if (fit < layout.Summaries(tokens)) to = std::min(to, fit);
+  const int32_t size = layout.chunk_size();
+  const int32_t summaries = layout.Summaries(tokens);
+  int32_t fit = 0;
+  int32_t compressor_left = compressor_left_;
+  double work_left = work_left_;
+  for (int32_t entry = from; entry < to && fit < rows_left_; ++entry, ++fit) {
+    const bool summary = entry > 0 && entry < summaries;  // g_0 needs no compression
+    work_left -= summary ? SummaryWork(size) : 1;
+    compressor_left -= summary ? size : 0;
+    if (work_left < 0 || compressor_left < 0) break;
   }
-  return std::max(0, to - from);
+  return fit;
 }
 
 bool StepBuilder::Fits(const Layout& layout, int32_t rows, int32_t chunks) const {
-  return rows <= rows_left_ && chunks * layout.chunk_size() <= compressor_left_;
+  const double work = rows + chunks * (SummaryWork(layout.chunk_size()) - 1);
+  return rows <= rows_left_ && chunks * layout.chunk_size() <= compressor_left_ &&
+         work <= work_left_;
 }
 
 void StepBuilder::WriteHistory(int32_t slot, std::span<const TokenId> tokens) {
@@ -45,6 +52,9 @@ int32_t StepBuilder::AddRow(Row row) {
         {.slot = run.slot, .chunk_index = row.index, .chunk_size = run.chunk_size});
     compressor_left_ -= run.chunk_size;
     row.index = compression;
+    Spend(SummaryWork(run.chunk_size));
+  } else {
+    Spend(1);
   }
   ++run.row_count;
   --rows_left_;

@@ -10,13 +10,28 @@
 
 namespace catserve {
 
+// What a step may hold.
+struct StepBounds {
+  int32_t rows_max = 0;              // decoder rows, and as many compressor tokens
+  double compressor_token_rows = 0;  // work of a compressor token, in decoder rows
+};
+
 // Not thread-safe.
 class StepBuilder {
  public:
-  // A step holds at most rows_max decoder rows and as many compressor tokens.
-  explicit StepBuilder(int32_t rows_max) : rows_left_(rows_max), compressor_left_(rows_max) {}
+  explicit StepBuilder(StepBounds bounds)
+      : bounds_(bounds), rows_left_(bounds.rows_max), compressor_left_(bounds.rows_max) {}
 
+  // Lets so much work be added from here on, in decoder rows. Nothing may be before the first call.
+  void Allow(double work) { work_left_ = work; }
   int32_t rows_left() const { return rows_left_; }
+  double work_left() const { return work_left_; }
+  double work() const { return work_; }  // so far
+
+  // Work of one chunk's summary: its row and its compression.
+  double SummaryWork(int32_t chunk_size) const {
+    return 1 + chunk_size * bounds_.compressor_token_rows;
+  }
 
   // Of the entries [from, to) in the stack of `tokens` tokens, how many from the first fit into
   // the step, and so may be written by one run.
@@ -25,6 +40,7 @@ class StepBuilder {
   bool Fits(const Layout& layout, int32_t rows, int32_t chunks) const;
 
   void WriteHistory(int32_t slot, std::span<const TokenId> tokens);
+  void CopyPage(const PageCopy& copy) { plan_.page_copies.push_back(copy); }
   PageList AddPages(std::span<const PageId> pages);
 
   // Starts a run; the rows added next belong to it.
@@ -39,8 +55,13 @@ class StepBuilder {
   StepPlan Take() { return std::move(plan_); }
 
  private:
+  void Spend(double work) { work_left_ -= work, work_ += work; }
+
+  StepBounds bounds_;
   int32_t rows_left_;
   int32_t compressor_left_;  // tokens
+  double work_left_ = 0;
+  double work_ = 0;
   StepPlan plan_;
 };
 

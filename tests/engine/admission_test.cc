@@ -97,8 +97,8 @@ TEST(Admission, AutomaticBudgetsNameTheirField) {
             "auto.chunk_size_min 16 is more than auto.chunk_size_max 8");
   EXPECT_EQ(budget({.kv_bytes_max = -1}), "auto.kv_bytes_max -1 is out of range; allowed: > 0");
   EXPECT_EQ(budget({.kv_bytes_max = 1}),
-            "auto.kv_bytes_max 1 is less than the 1600 bytes that this request can come to hold at "
-            "chunk_size 4; raise it, or lower max_tokens or n");
+            "auto.kv_bytes_max 1 is less than what reading the prompt (10 tokens) with n 1 takes; "
+            "raise it, or allow other chunk sizes");
 }
 
 TEST(Admission, SamplingNumbersHaveRanges) {
@@ -192,8 +192,7 @@ TEST(Admission, WhatCouldNeverFitIsRefusedWithTheNumbers) {
 }
 
 TEST(Admission, AFullQueuePushesBack) {
-  EXPECT_TRUE(ValidateQueueRoom(kOptions, 1, absl::Seconds(1)).ok());
-  const absl::Status full = ValidateQueueRoom(kOptions, 2, absl::Milliseconds(1500));
+  const absl::Status full = QueueFull(kOptions, 2, absl::Milliseconds(1500));
   EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(full.message(),
             "the queue is full: 2 requests wait (queue_requests_max 2); try again in 1500 ms");

@@ -19,7 +19,7 @@
 namespace catserve {
 namespace {
 
-constexpr EngineOptions kOptions{.slots = 4, .queue_requests_max = 8, .kv_pages = 100};
+const EngineOptions kOptions{.slots = 4, .queue_requests_max = 8, .kv_pages = 100};
 FakeExecutorOptions Fake(int depth = 0) {
   return {.slots = 4, .kv_pages = 100, .pipeline_depth = depth};
 }

@@ -99,6 +99,7 @@ StepResult FakeExecutor::Collect() {
   const StepPlan plan = std::move(launched_.front());
   launched_.pop_front();
   WriteHistory(plan);
+  CopyPages(plan);
   CheckCompressions(plan);
   Step step{.symbols = std::vector<uint64_t>(plan.rows.size()),
             .predicts = std::vector<int32_t>(plan.rows.size(), -1),
@@ -137,10 +138,22 @@ void FakeExecutor::CheckBounds(const StepPlan& plan) {
 void FakeExecutor::WriteHistory(const StepPlan& plan) {
   for (const HistoryWrite& write : plan.history_writes) {
     std::vector<TokenId>& history = slots_[write.slot].history;
-    Check(write.position == 0, "prompts start a history");
+    Check(write.position == 0, "what the host knows of a history starts it");
     slots_[write.slot].reference.reset();
     history.assign(plan.tokens.begin() + write.first,
                    plan.tokens.begin() + write.first + write.count);
+  }
+}
+
+// Only the entries that were asked for: what lies behind them must not be read.
+void FakeExecutor::CopyPages(const StepPlan& plan) {
+  for (const PageCopy& copy : plan.page_copies) {
+    Check(copy.from != copy.to && copy.entries > 0 && copy.entries <= kPageEntries &&
+              std::min(copy.from, copy.to) >= 0 && std::max(copy.from, copy.to) < options_.kv_pages,
+          absl::StrCat("copies ", copy.entries, " entries of page ", copy.from, " to ", copy.to));
+    const auto from = entries_.begin() + int64_t{copy.from} * kPageEntries;
+    const auto to = entries_.begin() + int64_t{copy.to} * kPageEntries;
+    std::fill(std::copy(from, from + copy.entries, to), to + kPageEntries, 0);
   }
 }
 

@@ -87,6 +87,7 @@ class FakeExecutor : public StepExecutor {
 
   void CheckBounds(const StepPlan& plan);
   void WriteHistory(const StepPlan& plan);
+  void CopyPages(const StepPlan& plan);
   void CheckCompressions(const StepPlan& plan);
   void ComputeRun(const StepPlan& plan, const RowRun& run, Step& step);
   void ComputeRow(const StepPlan& plan, const RowRun& run, int32_t index, Step& step);

@@ -24,7 +24,7 @@ struct Outcome {
 class EngineGoldenTest : public ::testing::TestWithParam<std::string> {
  protected:
   // Few rows and pages, so that prompts are cut, sequences wait and memory runs short.
-  static constexpr EngineOptions kOptions{.slots = 6, .kv_pages = 90, .step_rows_max = 48};
+  static inline const EngineOptions kOptions{.slots = 6, .kv_pages = 90, .step_rows_max = 48};
 
   EngineGoldenTest() {
     const std::string directory = GoldenDirectory(GetParam());

@@ -3,16 +3,23 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
+#include <vector>
+
 #include "tests/engine/test_models.h"
 
 namespace catserve {
 namespace {
+
+using testing::ElementsAre;
 
 ModelGeometry Shape256() {
   ModelGeometry model = CatShape(256);
   model.chunk_sizes = {8, 16, 32};
   return model;
 }
+
+const int64_t kPageBytes = kPageEntries * Shape256().bytes_per_entry;
 
 Request Automatic(int32_t prompt, int32_t max_tokens) {
   Request request = Generate(Words(prompt), 0, max_tokens);
@@ -35,42 +42,111 @@ TEST(Budget, APrefillSkipsTheFullestMoments) {
 
 TEST(Budget, AFixedChunkSizeIsExact) {
   const Request request = Generate(Words(10), 16, 7);  // 17 entries before the chunk closes
-  EXPECT_EQ(Choose(Shape256(), request, 100)->chunk_size, 16);
-  EXPECT_FALSE(Choose(Shape256(), request, 1).has_value());
-}
-
-TEST(Budget, AutomaticTakesTheFinestThatFits) {
-  // Peaks at 256 tokens, growing from 1: 40, 32 and 40 entries, so 3, 2 and 3 pages.
-  const Request request = Automatic(1, 256);
-  EXPECT_EQ(Choose(Shape256(), request, 3)->chunk_size, 8);
-  EXPECT_EQ(Choose(Shape256(), request, 2)->chunk_size, 16);
-  EXPECT_FALSE(Choose(Shape256(), request, 1).has_value());
+  EXPECT_EQ(FitsAlone(Shape256(), request, 100), 16);
+  EXPECT_EQ(FitsAlone(Shape256(), request, 1), std::nullopt);
 }
 
 TEST(Budget, AutomaticKeepsItsRange) {
+  // Peaks at 256 tokens, growing from 1: 40, 32 and 40 entries, so 3, 2 and 3 pages.
   Request request = Automatic(1, 256);
-  request.budget.chunk_size_min = 16;
-  EXPECT_EQ(Choose(Shape256(), request, 100)->chunk_size, 16);
+  EXPECT_EQ(FitsAlone(Shape256(), request, 3), 8);
+  EXPECT_EQ(FitsAlone(Shape256(), request, 2), 16);
+  EXPECT_EQ(FitsAlone(Shape256(), request, 1), std::nullopt);
   request.budget.chunk_size_min = 32;
-  EXPECT_FALSE(Choose(Shape256(), request, 2).has_value());  // 16 would fit, but is not allowed
+  EXPECT_EQ(FitsAlone(Shape256(), request, 2), std::nullopt);  // 16 would, but is not allowed
   request.budget = {.automatic = true, .chunk_size_max = 8};
-  EXPECT_THAT(AllowedChunkSizes(Shape256(), request.budget), testing::ElementsAre(8));
-}
-
-TEST(Budget, KvBytesMaxBoundsAllChoicesTogether) {
-  Request request = Automatic(1, 256);
-  const int64_t page = kPageEntries * Shape256().bytes_per_entry;
-  request.budget.kv_bytes_max = 2 * page;
-  EXPECT_EQ(Choose(Shape256(), request, 100)->chunk_size, 16);
-  request.choices = 2;
-  EXPECT_FALSE(Choose(Shape256(), request, 100).has_value());
-  request.budget.kv_bytes_max = 4 * page;
-  EXPECT_EQ(Choose(Shape256(), request, 100)->chunk_size, 16);
+  EXPECT_THAT(AllowedChunkSizes(Shape256(), request.budget), ElementsAre(8));
 }
 
 TEST(Budget, ADenseModelHasOneSize) {
-  EXPECT_EQ(Choose(DenseShape(), Generate(Words(16), 0, 1), 1)->chunk_size, 0);
-  EXPECT_FALSE(Choose(DenseShape(), Generate(Words(16), 0, 2), 1).has_value());
+  EXPECT_EQ(FitsAlone(DenseShape(), Generate(Words(16), 0, 1), 1), 0);
+  EXPECT_EQ(FitsAlone(DenseShape(), Generate(Words(16), 0, 2), 1), std::nullopt);
+}
+
+TEST(Budget, ABoundMustHoldThePromptOfAllChoices) {
+  Request request = Automatic(200, 56);
+  request.choices = 2;
+  request.budget.kv_bytes_max = 4 * kPageBytes;  // 2 pages each: 25 summaries need them at C = 8
+  EXPECT_EQ(FitsAlone(Shape256(), request, 100), 8);
+  request.budget.kv_bytes_max = 2 * kPageBytes;
+  EXPECT_EQ(FitsAlone(Shape256(), request, 100), 32);
+  request.budget.kv_bytes_max = kPageBytes;
+  EXPECT_EQ(FitsAlone(Shape256(), request, 100), std::nullopt);
+}
+
+// -- The policy. A resident of 256 tokens' expected length, now at 128.
+// -----------------------------
+
+const Budget kAny{.automatic = true};
+
+Resident At(int32_t chunk_size, const Budget& budget = kAny) {
+  Resident resident{.budget = &budget, .chunk_size = chunk_size, .tokens = 128, .end = 256};
+  resident.pages_owned = PagesNow(Shape256(), resident, chunk_size);
+  resident.tokens_since_change = 100;
+  return resident;
+}
+
+TEST(Budget, StartsWithTheBestByMeasureElseTheFinest) {
+  EXPECT_THAT(StartSizes(Shape256(), Quality(), At(8)), ElementsAre(8, 16, 32));
+  const Quality measured({{8, 1.57}, {16, 1.53}, {32, 1.51}});
+  EXPECT_THAT(StartSizes(Shape256(), measured, At(8)), ElementsAre(32, 16, 8));
+}
+
+TEST(Budget, StartsWithinItsBoundElseWithWhatKeepsItLongest) {
+  Budget bounded = kAny;
+  bounded.kv_bytes_max = 2 * kPageBytes;  // 256 tokens: 3, 2 and 3 pages
+  EXPECT_THAT(StartSizes(Shape256(), Quality(), At(8, bounded)), ElementsAre(16));
+  bounded.kv_bytes_max = kPageBytes;
+  EXPECT_THAT(StartSizes(Shape256(), Quality(), At(8, bounded)), ElementsAre(16));
+}
+
+TEST(Budget, CoarsensWhatFreesMostForTheQualityLost) {
+  const ModelGeometry model = CatShape(1024);  // 1, 2, 4, 8, 16
+  Resident fine{.budget = &kAny, .chunk_size = 2, .tokens = 100, .end = 1000, .pages_owned = 4};
+  Resident coarse{.budget = &kAny, .chunk_size = 8, .tokens = 100, .end = 1000, .pages_owned = 2};
+  const auto best = BestCoarsening(model, Quality(), std::vector{coarse, fine}, false);
+  ASSERT_TRUE(best);
+  EXPECT_EQ(best->resident, 1u);   // at the end 32 pages of C = 2 against 9 of C = 8
+  EXPECT_EQ(best->chunk_size, 4);  // 16 pages for one doubling; the next frees only 7 more
+}
+
+TEST(Budget, NeverTouchesAFixedBudgetNorMakesAChangeThatFreesNothing) {
+  const Budget fixed{.chunk_size = 8};
+  EXPECT_FALSE(BestCoarsening(Shape256(), Quality(), std::vector{At(8, fixed)}, false));
+  // 3 pages at C = 8 and 32, 2 at 16: there is one way down, and none from there.
+  const auto best = BestCoarsening(Shape256(), Quality(), std::vector{At(8)}, false);
+  ASSERT_TRUE(best);
+  EXPECT_EQ(best->chunk_size, 16);
+  EXPECT_FALSE(BestCoarsening(Shape256(), Quality(), std::vector{At(16)}, false));
+  Resident sharing = At(8);
+  sharing.pages_shared = 1;  // others go on to hold it
+  EXPECT_FALSE(BestCoarsening(Shape256(), Quality(), std::vector{sharing}, false));
+}
+
+TEST(Budget, AtOnceWantsPagesNow) {
+  Resident resident = At(8);
+  resident.pages_owned = 1;  // its own prefill goes on: there is nothing to free yet
+  EXPECT_FALSE(BestCoarsening(Shape256(), Quality(), std::vector{resident}, true));
+  EXPECT_TRUE(BestCoarsening(Shape256(), Quality(), std::vector{resident}, false));
+}
+
+TEST(Budget, RefinesNotTooEarlyNorTooLate) {
+  Resident resident = At(32);
+  EXPECT_THAT(Refinements(Shape256(), Quality(), resident), ElementsAre(8, 16));
+  resident.tokens_since_change = kRefineAfterTokens - 1;
+  EXPECT_TRUE(Refinements(Shape256(), Quality(), resident).empty());
+  resident = At(32);
+  resident.tokens = 200;
+  EXPECT_TRUE(Refinements(Shape256(), Quality(), resident).empty());
+  EXPECT_TRUE(Refinements(Shape256(), Quality(), At(8)).empty());
+}
+
+TEST(Budget, ABoundThatIsMetCoarsensOrEnds) {
+  Budget bounded = kAny;
+  bounded.kv_bytes_max = 2 * kPageBytes;
+  EXPECT_EQ(SizeWithinBound(Shape256(), Quality(), At(8, bounded)), 16);
+  bounded.kv_bytes_max = kPageBytes;
+  EXPECT_EQ(SizeWithinBound(Shape256(), Quality(), At(16, bounded)), std::nullopt);
 }
 
 }  // namespace

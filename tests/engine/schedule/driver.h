@@ -24,7 +24,8 @@ struct Story {
   std::vector<std::vector<SampleResult>> tokens;  // by choice
   std::vector<std::optional<FinishReason>> ends;  // by choice
   std::vector<SampleResult> scores;               // of tokens 1, 2, ..
-  int32_t pieces = 0;                             // ScoresEvents
+  std::vector<BudgetChangedEvent> changes;
+  int32_t pieces = 0;  // ScoresEvents
   std::optional<FinishedEvent> finished;
 
   std::vector<TokenId> ids(int32_t choice = 0) const {
@@ -50,6 +51,10 @@ struct Story {
     CATSERVE_CHECK(started && e.first == std::ssize(scores) + 1) << "scores out of order";
     scores.insert(scores.end(), e.scores.begin(), e.scores.end());
     ++pieces;
+  }
+  void operator()(const BudgetChangedEvent& e) {
+    CATSERVE_CHECK(started && e.from_chunk_size != e.to_chunk_size) << "a change that is none";
+    changes.push_back(e);
   }
   void operator()(const FinishedEvent& e) { finished = e; }
 };
@@ -96,7 +101,7 @@ class Driver {
       CATSERVE_CHECK(steps < 100000) << "requests wait for ever";
       Step();
     }
-    CATSERVE_CHECK(scheduler.pool().AllFree()) << "pages leak";
+    CATSERVE_CHECK(scheduler.pool().held() == 0) << "pages leak";
     return steps;
   }
   void Steps(int count) {

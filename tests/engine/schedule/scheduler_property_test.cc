@@ -25,7 +25,7 @@ class Trace {
     for (int32_t turn = 0; turn < 200 && std::ssize(requests) < arrivals; ++turn) {
       for (int32_t n = Below(3); n > 0; --n) {
         const Request request = RandomRequest(driver.now);
-        if (!Choose(model_, request, limits_.kv_pages)) continue;  // admission refuses these
+        if (!FitsAlone(model_, request, limits_.kv_pages)) continue;  // admission refuses these
         requests[driver.Add(request)] = request;
       }
       Disturb(driver, requests.size());
@@ -36,7 +36,7 @@ class Trace {
       driver.Step();
     }
     driver.Run();
-    EXPECT_TRUE(driver.scheduler.pool().AllFree());
+    EXPECT_EQ(driver.scheduler.pool().held(), 0);
     for (const auto& [key, request] : requests) CheckEnd(driver.stories[key], request);
   }
 

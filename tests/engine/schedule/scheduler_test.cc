@@ -10,7 +10,7 @@ namespace {
 
 using testing::ElementsAre;
 
-constexpr ScheduleLimits kRoomy{.slots = 8, .kv_pages = 200, .step_rows_max = 256};
+const ScheduleLimits kRoomy{.slots = 8, .kv_pages = 200, .step_rows_max = 256};
 
 // The tokens that a request alone on an empty server gets: what it must get in any company.
 std::vector<TokenId> Alone(const ModelGeometry& model, const Request& request) {
@@ -139,9 +139,9 @@ TEST(Scheduler, CancelFreesARunningRequestAtOnce) {
   const RequestKey a = driver.Add(kept);
   const RequestKey b = driver.Add(Generate(Words(80, 2), 1, 20));
   driver.Steps(3);
-  const int64_t before = driver.scheduler.pool().used();
+  const int64_t before = driver.scheduler.pool().held();
   driver.scheduler.Cancel(b, driver.now);
-  EXPECT_EQ(driver.scheduler.pool().used(), before - PagesFor(85));
+  EXPECT_EQ(driver.scheduler.pool().held(), before - PagesFor(85));
   driver.Run();
   EXPECT_EQ(driver.stories[b].reason(), FinishReason::kCancelled);
   EXPECT_EQ(driver.stories[b].ends[0], FinishReason::kCancelled);

@@ -8,7 +8,7 @@
 namespace catserve {
 namespace {
 
-constexpr ScheduleLimits kRoomy{.slots = 4, .kv_pages = 400, .step_rows_max = 400};
+const ScheduleLimits kRoomy{.slots = 4, .kv_pages = 400, .step_rows_max = 400};
 
 std::vector<float> Logprobs(const std::vector<SampleResult>& results) {
   std::vector<float> logprobs;
@@ -84,7 +84,7 @@ TEST(Score, BranchesUseWhatIsFreeAndOnlyForAStep) {
   Driver wider(CatShape(), {.slots = 2, .kv_pages = 5, .step_rows_max = 400});
   wider.Add(request);
   wider.Step();
-  EXPECT_EQ(wider.scheduler.pool().used(), 1);
+  EXPECT_EQ(wider.scheduler.pool().held(), 1);
   wider.Run();
   EXPECT_EQ(wider.stories[1].pieces, 4);
   EXPECT_EQ(wider.stories[1].finished->usage.kv_bytes_peak, 5 * 1600);

@@ -1,0 +1,375 @@
+// Who holds memory, and at which chunk size.
+#include <algorithm>
+#include <utility>
+
+#include "engine/schedule/scheduler.h"
+#include "kernels/check.h"
+
+namespace catserve {
+namespace {
+
+// A request that waits has at most so many others coarsened at a time.
+constexpr int kCoarsenedAtOnce = 16;
+
+int64_t SealedPages(const Layout& layout, int32_t units) {
+  return (layout.FirstUnitEntry() + units) / kPageEntries;
+}
+
+}  // namespace
+
+// -- Starting -------------------------------------------------------------------------------------
+
+void Scheduler::StartWaiting() {
+  for (auto next = waiting_.begin(); next != waiting_.end() && room_changed_;) {
+    const RequestPtr request = *next++;
+    if (request->paused) continue;
+    if (request->in_flight()) return;  // its last tokens are needed to go on from
+    while (std::ssize(free_slots_) < request->live_choices()) {
+      if (!PreemptPaused()) return;
+    }
+    std::optional<int32_t> size = SizeThatFits(*request, {});
+    if (!size) size = MakeRoomFor(*request);
+    if (!size) {  // those behind it wait too, so that it comes to its turn
+      room_changed_ = false;
+      return;
+    }
+    Start(request, *size);
+  }
+}
+
+void Scheduler::Start(RequestPtr request, int32_t chunk_size) {
+  waiting_.erase(request);
+  running_.insert(request);
+  if (request->preemptions == 0) ++totals_.left_queue;
+  request->changed_at = ResidentOf(*request).tokens;
+  for (ChoiceState& choice : request->choices) {
+    if (choice.ended) continue;
+    if (choice.tokens.empty()) choice.tokens = request->request.prompt;
+    choice.slot = free_slots_.back();
+    free_slots_.pop_back();
+  }
+  if (request->started && request->chunk_size != chunk_size) {
+    ChangeChunkSize(*request, chunk_size);
+    return;
+  }
+  request->chunk_size = chunk_size;
+  for (ChoiceState& choice : request->choices) {
+    if (!choice.ended) NewSequence(*request, choice);
+  }
+}
+
+void Scheduler::NewSequence(RequestState& request, ChoiceState& choice) {
+  const Layout layout(model_, request.chunk_size);
+  if (!request.generates()) {
+    const int32_t top_n = std::max(0, request.request.sampling.logprobs);
+    choice.score.emplace(layout, choice.slot, request.prompt_tokens(), top_n, pool_);
+    return;
+  }
+  choice.sequence.emplace(layout, choice.slot, pool_).Extend(request.TokensToRead(choice));
+  choice.looked_up = false;
+  choice.prefilling = true;
+  choice.prompt_kept = false;
+  choice.units_kept = 0;
+}
+
+PrefixHit Scheduler::FindPrefix(const RequestState& request, const ChoiceState& choice,
+                                int32_t chunk_size) const {
+  if (request.request.bypass_prefix_cache || !request.generates()) return {};
+  const Layout layout(model_, chunk_size);
+  const auto& tokens = choice.tokens.empty() ? request.request.prompt : choice.tokens;
+  const int32_t units = std::min(layout.ReusableUnits(request.TokensToRead(choice)),
+                                 layout.Units(static_cast<int32_t>(tokens.size())));
+  return cache_.Find({chunk_size, request.request.cache_salt}, layout, tokens, units);
+}
+
+// -- Forecasts ------------------------------------------------------------------------------------
+
+int32_t Scheduler::ExpectedLength(const RequestState& request, const ChoiceState& choice) const {
+  const int32_t generated = lengths_.Expect(choice.drawn, request.request.stop.max_tokens);
+  return std::max(request.TokensToRead(choice), request.prompt_tokens() + generated - 1);
+}
+
+void Scheduler::AddHoldings(const RequestState& request, int32_t chunk_size,
+                            std::vector<Holding>& holdings) const {
+  const Layout layout(model_, chunk_size);
+  for (const ChoiceState& choice : request.choices) {
+    if (choice.ended) continue;
+    Holding& holding = holdings.emplace_back(Holding{.chunk_size = chunk_size});
+    holding.stays = request.paused || !request.generates();
+    if (!request.generates()) {
+      holding.extra_pages = PagesPerChoice(model_, request.request, chunk_size) -
+                            PagesBetween(model_, chunk_size, 0, 0);
+      continue;
+    }
+    holding.tokens = request.TokensToRead(choice);
+    holding.end = ExpectedLength(request, choice);
+    if (choice.sequence && choice.looked_up && chunk_size == request.chunk_size) {
+      holding.shareable.assign(choice.pages().begin(), choice.pages().end());
+      continue;
+    }
+    holding.shareable = FindPrefix(request, choice, chunk_size).pages;
+    if (&choice == &request.choices.front() || request.request.bypass_prefix_cache) continue;
+    // It will find what the first choice keeps of the prompt.
+    const int64_t found = std::ssize(holding.shareable);
+    const int64_t prompt = SealedPages(layout, layout.Units(request.prompt_tokens()));
+    holding.extra_pages = std::min<int64_t>(0, found - prompt);
+  }
+}
+
+int64_t Scheduler::Forecast(const RequestState* added, int32_t chunk_size,
+                            const Changes& changes) const {
+  std::vector<Holding> holdings;
+  for (const RequestPtr& request : running_) {
+    const auto change = changes.find(request.get());
+    const int32_t size = change == changes.end() ? request->chunk_size : change->second;
+    if (size != kGone) AddHoldings(*request, size, holdings);
+  }
+  if (added != nullptr) AddHoldings(*added, chunk_size, holdings);
+  return ForecastPages(model_, std::move(holdings), pool_.total());
+}
+
+Resident Scheduler::ResidentOf(const RequestState& request) const {
+  Resident resident{.budget = &request.request.budget,
+                    .chunk_size = request.chunk_size,
+                    .choices = request.live_choices()};
+  for (const ChoiceState& choice : request.choices) {
+    if (choice.ended) continue;
+    resident.tokens = std::max(resident.tokens, request.TokensToRead(choice));
+    resident.end = std::max(resident.end, ExpectedLength(request, choice));
+    for (const PageId page : choice.pages()) {
+      ++(pool_.holders(page) > 1 ? resident.pages_shared : resident.pages_owned);
+    }
+  }
+  resident.tokens_since_change = resident.tokens - request.changed_at;
+  return resident;
+}
+
+std::optional<int32_t> Scheduler::SizeThatFits(const RequestState& request,
+                                               const Changes& changes) const {
+  for (const int32_t size : StartSizes(model_, quality_, ResidentOf(request))) {
+    if (Forecast(&request, size, changes) <= pool_.total()) return size;
+  }
+  return std::nullopt;
+}
+
+// -- Pressure -------------------------------------------------------------------------------------
+
+std::optional<int32_t> Scheduler::MakeRoomFor(const RequestState& request) {
+  std::vector<Resident> residents;
+  std::vector<RequestPtr> owners;
+  for (const RequestPtr& other : running_) {
+    if (!other->request.budget.automatic) continue;
+    residents.push_back(ResidentOf(*other));
+    owners.push_back(other);
+  }
+  Changes changes;
+  std::optional<int32_t> size;
+  for (int i = 0; i < kCoarsenedAtOnce && !size; ++i) {
+    const auto best = BestCoarsening(model_, quality_, residents, /*at_once=*/false);
+    if (!best) break;
+    changes[owners[best->resident].get()] = best->chunk_size;
+    residents.erase(residents.begin() + static_cast<int64_t>(best->resident));
+    owners.erase(owners.begin() + static_cast<int64_t>(best->resident));
+    size = SizeThatFits(request, changes);
+  }
+  if (size) {
+    for (const RequestPtr& other : Line(running_)) {
+      const auto change = changes.find(other.get());
+      if (change != changes.end()) ChangeChunkSize(*other, change->second);
+    }
+    return size;
+  }
+  // Whose reader is behind gives way to who could run.
+  for (const RequestPtr& other : running_) {
+    if (other->paused && other->generates()) changes[other.get()] = kGone;
+  }
+  if (paused() == 0 || !SizeThatFits(request, changes)) return std::nullopt;
+  do {
+    size = SizeThatFits(request, {});
+  } while (!size && PreemptPaused());
+  return size;
+}
+
+bool Scheduler::RelievePressure() {
+  bool calm = true;
+  while (pool_.available() < PagesDemanded()) {
+    if (CoarsenOne()) continue;
+    if (!PreemptPaused() && !PreemptLast()) break;
+    calm = false;
+  }
+  return calm;
+}
+
+// Pages that the next rows of all streams need, and the first prefill for the whole of its own.
+int64_t Scheduler::PagesDemanded() const {
+  int64_t pages = 0;
+  bool prefill_counted = false;
+  for (const RequestPtr& request : running_) {
+    if (request->paused) continue;
+    for (const ChoiceState& choice : request->choices) {
+      const bool streams = choice.sequence && !choice.prefilling;
+      if (streams && request->Draws(choice)) {
+        pages += choice.sequence->PagesMissing(request->TokensToRead(choice));
+      }
+      if (streams || choice.ended || prefill_counted) continue;
+      prefill_counted = true;
+      if (choice.score) {
+        pages += choice.score->PagesMissing();
+        continue;
+      }
+      pages += choice.sequence->PagesMissing(choice.sequence->tokens());
+      if (choice.looked_up) continue;
+      for (const PageId page : FindPrefix(*request, choice, request->chunk_size).pages) {
+        pages -= pool_.holders(page) > 0 ? 1 : 0;
+      }
+    }
+  }
+  return pages;
+}
+
+bool Scheduler::CoarsenOne() {
+  std::vector<Resident> residents;
+  std::vector<RequestPtr> owners;
+  for (const RequestPtr& request : running_) {
+    if (!request->request.budget.automatic) continue;
+    residents.push_back(ResidentOf(*request));
+    owners.push_back(request);
+  }
+  const auto best = BestCoarsening(model_, quality_, residents, /*at_once=*/true);
+  if (best) ChangeChunkSize(*owners[best->resident], best->chunk_size);
+  return best.has_value();
+}
+
+bool Scheduler::PreemptPaused() {
+  for (auto request = running_.rbegin(); request != running_.rend(); ++request) {
+    if (!(*request)->paused || !(*request)->generates()) continue;
+    Preempt(*request);
+    return true;
+  }
+  return false;
+}
+
+// The last in turn, but never the first: it always goes on.
+bool Scheduler::PreemptLast() {
+  for (auto request = running_.rbegin(); std::next(request) != running_.rend(); ++request) {
+    if (!(*request)->generates()) continue;
+    Preempt(*request);
+    return true;
+  }
+  return false;
+}
+
+void Scheduler::Preempt(RequestPtr request) {
+  for (ChoiceState& choice : request->choices) {
+    ReleaseSequence(*request, choice);
+    ReleaseSlot(choice);
+  }
+  running_.erase(request);
+  waiting_.insert(request);
+  ++request->preemptions;
+  ++totals_.preemptions;
+  room_changed_ = true;
+}
+
+// -- Budgets --------------------------------------------------------------------------------------
+
+void Scheduler::KeepBounds(absl::Time now) {
+  for (const RequestPtr& request : Line(running_)) {
+    if (request->request.budget.kv_bytes_max == 0 || request->paused) continue;
+    int64_t growth = 0;
+    for (const ChoiceState& choice : request->choices) {
+      if (!choice.sequence || choice.prefilling || !request->Draws(choice)) continue;
+      growth += choice.sequence->PagesMissing(request->TokensToRead(choice));
+    }
+    if (growth == 0 || KeepsBound(model_, request->request.budget, PagesOf(*request) + growth)) {
+      continue;
+    }
+    const auto size = SizeWithinBound(model_, quality_, ResidentOf(*request));
+    if (size) {
+      ChangeChunkSize(*request, *size);
+    } else {
+      End(request->key, FinishReason::kKvLimit, now);
+    }
+  }
+}
+
+void Scheduler::RefineOne() {
+  if (!waiting_.empty() ||
+      static_cast<double>(pool_.held()) > kRefineBelow * static_cast<double>(pool_.total())) {
+    return;
+  }
+  for (const RequestPtr& request : running_) {
+    for (const ChoiceState& choice : request->choices) {
+      if (choice.prefilling && !choice.ended) return;
+    }
+  }
+  for (const RequestPtr& request : running_) {
+    if (request->paused) continue;
+    for (const int32_t size : Refinements(model_, quality_, ResidentOf(*request))) {
+      const auto forecast = static_cast<double>(Forecast(nullptr, 0, {{request.get(), size}}));
+      if (forecast > kRefineBelow * static_cast<double>(pool_.total())) continue;
+      ChangeChunkSize(*request, size);
+      return;
+    }
+  }
+}
+
+void Scheduler::ChangeChunkSize(RequestState& request, int32_t chunk_size) {
+  const int32_t from = std::exchange(request.chunk_size, chunk_size);
+  int32_t at_token = 0;
+  for (ChoiceState& choice : request.choices) {
+    if (choice.ended) continue;
+    request.chunk_size = from;  // what it held is kept as what it was
+    ReleaseSequence(request, choice);
+    request.chunk_size = chunk_size;
+    NewSequence(request, choice);
+    at_token = std::max(at_token, request.TokensToRead(choice));
+  }
+  room_changed_ = true;
+  if (!request.started) return;  // nobody has been told of the former one
+  request.changed_at = at_token;
+  const BudgetChangedEvent change{
+      .from_chunk_size = from, .to_chunk_size = chunk_size, .at_token = at_token};
+  request.budget_changes.push_back(change);
+  reports_.push_back({request.key, change});
+  ++(chunk_size > from ? totals_.budgets_coarsened : totals_.budgets_refined);
+}
+
+// -- Pages and slots ------------------------------------------------------------------------------
+
+void Scheduler::KeepPrefix(RequestState& request, ChoiceState& choice) {
+  Sequence& sequence = *choice.sequence;
+  const Layout& layout = sequence.layout();
+  const int32_t known = layout.Units(static_cast<int32_t>(choice.tokens.size()));
+  const int32_t units = std::min(sequence.UnitsWritten(), known);
+  if (request.request.bypass_prefix_cache || units <= choice.units_kept) return;
+  choice.units_kept = units;
+  cache_.Insert({layout.chunk_size(), request.request.cache_salt}, layout, choice.tokens, units,
+                sequence.table());
+}
+
+void Scheduler::ReleaseSequence(RequestState& request, ChoiceState& choice) {
+  if (choice.sequence) KeepPrefix(request, choice);
+  choice.sequence.reset();
+  choice.score.reset();
+}
+
+void Scheduler::ReleaseSlot(ChoiceState& choice) {
+  if (choice.slot >= 0) free_slots_.push_back(choice.slot);
+  choice.slot = -1;
+  choice.history_written = false;
+}
+
+int64_t Scheduler::PagesOf(const RequestState& request) const {
+  if (request.choices.size() == 1) {
+    const ChoiceState& choice = request.choices.front();
+    return choice.score ? choice.score->pages() : std::ssize(choice.pages());
+  }
+  std::set<PageId> distinct;
+  for (const ChoiceState& choice : request.choices) {
+    distinct.insert(choice.pages().begin(), choice.pages().end());
+  }
+  return std::ssize(distinct);
+}
+
+}  // namespace catserve
