@@ -47,9 +47,6 @@ class Run {
 
   // Any thread.
   void Ended(LoadCall* call);
-  int64_t InFlight() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return static_cast<int64_t>(live_.size());
-  }
 
   // The thread that called Go().
   void Watch();
@@ -60,9 +57,6 @@ class Run {
   const LoadOptions& options_;
   const Stopwatch watch_;
   Workload workload_;
-  std::unique_ptr<v1::Models::Stub> models_;
-  std::vector<std::unique_ptr<v1::Generation::Stub>> stubs_;
-  std::unique_ptr<v1::Generation::Stub> slow_stub_;
   std::atomic<int64_t> tokens_ = 0;
   RunResult result_;
   Sample shown_;
@@ -71,7 +65,13 @@ class Run {
   std::unordered_map<LoadCall*, std::shared_ptr<LoadCall>> live_ ABSL_GUARDED_BY(mutex_);
   std::vector<CallRecord> ended_ ABSL_GUARDED_BY(mutex_);
   int64_t sent_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
   bool sending_ ABSL_GUARDED_BY(mutex_) = true;
+
+  // Connections go first: the last one waits for gRPC's threads, which use what is above.
+  std::unique_ptr<v1::Models::Stub> models_;
+  std::vector<std::unique_ptr<v1::Generation::Stub>> stubs_;
+  std::unique_ptr<v1::Generation::Stub> slow_stub_;
 };
 
 Run::Run(const LoadOptions& options)
@@ -117,7 +117,7 @@ void Run::SendClosedLoop() {
   for (int32_t i = 0; i < options_.requests_max; ++i) {
     {
       const auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        return InFlight() < options_.concurrency;
+        return in_flight_ < options_.concurrency;
       };
       absl::MutexLock lock(&mutex_);
       const double left = options_.duration_seconds - watch_.Seconds();
@@ -141,13 +141,14 @@ void Run::Send(double arrival) {
   std::shared_ptr<LoadCall> call;
   {
     absl::MutexLock lock(&mutex_);
-    if (options_.open_loop() && InFlight() >= options_.in_flight_max) {
+    if (options_.open_loop() && in_flight_ >= options_.in_flight_max) {
       record.sent_at_all = false;
       record.sent = record.end = watch_.Seconds();
       ended_.push_back(std::move(record));
       return;
     }
     ++sent_;
+    ++in_flight_;
     record.sent = watch_.Seconds();
     call = std::make_shared<LoadCall>(std::move(setup), std::move(record));
     live_.emplace(call.get(), call);
@@ -158,17 +159,25 @@ void Run::Send(double arrival) {
 }
 
 void Run::Ended(LoadCall* call) {
-  std::shared_ptr<LoadCall> last;  // destroyed outside of the lock
+  CallRecord record = std::move(call->record());
+  std::shared_ptr<LoadCall> last;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto it = live_.find(call);
+    last = std::move(it->second);
+    live_.erase(it);
+  }
+  // A call holds its connection, and a connection that gRPC's own thread is the last to leave waits
+  // for that thread: so first the call goes, then the run may see that it ended, and end.
+  last.reset();
   absl::MutexLock lock(&mutex_);
-  const auto it = live_.find(call);
-  last = std::move(it->second);
-  live_.erase(it);
-  ended_.push_back(std::move(last->record()));
+  ended_.push_back(std::move(record));
+  --in_flight_;
 }
 
 void Run::Watch() {
   const auto over = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return !sending_ && live_.empty();
+    return !sending_ && in_flight_ == 0;
   };
   const double end = options_.duration_seconds + options_.drain_seconds;
   while (watch_.Seconds() < end) {
@@ -195,7 +204,7 @@ void Run::TakeSample() {
   result_.kv_pages_total = load.kv_pages_total();
   absl::MutexLock lock(&mutex_);
   sample.sent = sent_;
-  sample.done = sent_ - InFlight();
+  sample.done = sent_ - in_flight_;
   result_.samples.push_back(sample);
 }
 
@@ -207,7 +216,7 @@ void Run::ShowProgress(bool last) {
   {
     absl::MutexLock lock(&mutex_);
     now.sent = sent_;
-    now.done = sent_ - InFlight();
+    now.done = sent_ - in_flight_;
   }
   const double rate = static_cast<double>(now.tokens - shown_.tokens) / (now.at - shown_.at);
   std::fprintf(stderr, "\r%6.1f s  sent %ld  running %ld  done %ld  %.1f tokens/s    %s", now.at,
@@ -223,7 +232,7 @@ void Run::CutTheRest() {
     for (const auto& [key, call] : live_) rest.push_back(call);
   }
   for (const auto& call : rest) call->Cut();  // outside of the lock: reactions may run in it
-  const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return live_.empty(); };
+  const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return in_flight_ == 0; };
   absl::MutexLock lock(&mutex_);
   mutex_.Await(absl::Condition(&none));
 }

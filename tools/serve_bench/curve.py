@@ -1,12 +1,11 @@
 """Experiments with offered load: throughput and goodput over it, memory as the bound, recovery."""
 
-import statistics
-
 from serve_bench.harness import PAGE_ENTRIES, Figure, Server, entry_bytes, peak_pages, say
 
 BUDGETS = ("4", "8", "16", "32", "auto8-32")
 LOADS = (0.25, 0.5, 1.0, 1.5, 2.0)  # times the capacity at C = 8
-SEQUENCES = 4  # full ones at C = 8 that the pool holds
+SEQUENCES = 4  # full ones that a pool holds
+CROWD = 32  # requests in flight that keep every slot busy
 # Prompts and answers together are 1,024 tokens and more.
 LENGTHS = ((960, 64), (1152, 128), (1344, 192))
 OBJECTIVE = ("--objective_ttft_ms=2000", "--objective_inter_token_p99_ms=150")
@@ -21,15 +20,15 @@ def shapes_of(bench, options):
     return options.shapes or ("cat-256", "dense-128")
 
 
-def pool_bytes(bench, cat):
-    """KV memory that holds exactly four of the longest sequences at C = 8."""
+def pool_bytes(bench, model, chunk_size):
+    """KV memory that holds exactly four of the longest sequences (chunk size 0: dense)."""
     longest = max(p + g for p, g in LENGTHS)
-    return SEQUENCES * peak_pages(longest, 8) * PAGE_ENTRIES * entry_bytes(bench, cat)
+    return SEQUENCES * peak_pages(longest, chunk_size) * PAGE_ENTRIES * entry_bytes(bench, model)
 
 
-def measure_capacity(bench, server, seconds):
+def measure_capacity(bench, server, seconds, concurrency=2 * SEQUENCES):
     """Requests per second that the server finishes at C = 8 with always more of them waiting."""
-    result = bench.load(server, f"--concurrency={2 * SEQUENCES}", f"--duration_seconds={seconds}",
+    result = bench.load(server, f"--concurrency={concurrency}", f"--duration_seconds={seconds}",
                         f"--warmup_seconds={seconds / 4}", "--drain_seconds=0", traffic(),
                         "--budgets=8", f"--seed={SEED}")
     rate = result["summary"]["finished_per_second"]
@@ -57,15 +56,15 @@ def point(load, summary):
 
 
 def load_curve(bench, options):
-    """Throughput and goodput against offered load in one KV memory: dense, each C and auto."""
+    """Throughput and goodput against offered load in the KV memory of four dense sequences."""
     cat, dense = shapes_of(bench, options)
     seconds = 5 if bench.quick else options.seconds or 30
     loads = (0.5, 2.0) if bench.quick else LOADS
     budgets = ("8", "32", "auto8-32") if bench.quick else BUDGETS
-    kv_bytes = pool_bytes(bench, cat)
+    kv_bytes = pool_bytes(bench, dense, 0)
     curves = []
     with Server(bench, cat, kv_memory_bytes=kv_bytes) as server:
-        capacity = measure_capacity(bench, server, 8 if bench.quick else 40)
+        capacity = measure_capacity(bench, server, 8 if bench.quick else 40, CROWD)
         for budget in budgets:
             points = [point(load, offer(bench, server, load * capacity, budget, seconds))
                       for load in loads]
@@ -96,7 +95,7 @@ def memory_bound(bench, options):
     cat, _ = shapes_of(bench, options)
     seconds = 8 if bench.quick else options.seconds or 45
     rounds = 1 if bench.quick else options.runs or 3
-    kv_bytes = pool_bytes(bench, cat)
+    kv_bytes = pool_bytes(bench, cat, 8)
     runs = []
     with Server(bench, cat, kv_memory_bytes=kv_bytes) as server:
         capacity = measure_capacity(bench, server, 8 if bench.quick else 40)
@@ -119,43 +118,36 @@ def memory_bound(bench, options):
                      "load": 2.0, "runs": runs}
 
 
-def idle_after(samples, start):
-    """Seconds from `start` until nothing waited any more; None if that did not happen."""
-    for sample in samples:
-        if sample["at"] > start and sample["waiting"] == 0:
-            return sample["at"] - start
-    return None
-
-
 def recovery(bench, options):
-    """Ten times the capacity for a while, then the load from before: does throughput come back?"""
+    """Ten times the capacity for a while: throughput of a busy server before and after."""
     cat, _ = shapes_of(bench, options)
-    calm, flood, settle = (8, 3, 6) if bench.quick else (30, 10, 20)
+    warm_up, calm, flood, settle = (3, 8, 3, 4) if bench.quick else (10, 30, 15, 15)
     rounds = 1 if bench.quick else options.runs or 3
-    kv_bytes = pool_bytes(bench, cat)
+    kv_bytes = pool_bytes(bench, cat, 8)
     runs = []
     with Server(bench, cat, kv_memory_bytes=kv_bytes, queue_requests_max=16) as server:
         capacity = measure_capacity(bench, server, 8 if bench.quick else 30)
-        rate = 0.7 * capacity
-        phases = f"{rate:.4f}:{calm},{10 * capacity:.4f}:{flood},{rate:.4f}:{settle}," \
-                 f"{rate:.4f}:{calm}"
+        # Busy before and after, so that the server's speed is compared and not two draws of
+        # arrivals.
+        busy, ten = f"{1.5 * capacity:.4f}", f"{10 * capacity:.4f}"
+        phases = (f"{busy}:{warm_up},{busy}:{calm},{ten}:{flood},{busy}:{settle},{busy}:{calm}")
         for i in range(rounds):
-            result = bench.load(server, f"--phases={phases}", traffic(), "--budgets=8",
-                                f"--seed={SEED + i}", "--drain_seconds=30")
-            rates = [p["tokens_per_second"] / max(p["requests"], 1) for p in
-                     result["summary"]["phases"]]
-            runs.append({"phases": result["summary"]["phases"], "codes": result["summary"]["codes"],
-                         "tokens_per_request": rates,
-                         "queue_empty_after": idle_after(result["samples"], calm + flood)})
+            summary = bench.load(server, f"--phases={phases}", traffic(), "--budgets=8",
+                                 f"--seed={SEED + i}", "--drain_seconds=60")["summary"]
+            runs.append({key: summary[key] for key in
+                         ("phases", "codes", "reasons", "cut", "not_sent", "failed", "requests")})
+    before, during, after = ([run["phases"][i]["tokens_per_second"] for run in runs]
+                             for i in (1, 2, 4))
     key = f"recovery.{cat}"
-    before = [run["phases"][0]["tokens_per_second"] for run in runs]
-    after = [run["phases"][3]["tokens_per_second"] for run in runs]
+    refused = [run["codes"].get("RESOURCE_EXHAUSTED", 0) for run in runs]
     figures = [
         Figure(f"{key}.before", "tokens/s", before),
-        Figure(f"{key}.during", "tokens/s", [r["phases"][1]["tokens_per_second"] for r in runs]),
+        Figure(f"{key}.during", "tokens/s", during),
         Figure(f"{key}.after", "tokens/s", after),
-        Figure(f"{key}.after_over_before", "x",
-               [statistics.mean(after) / statistics.mean(before) if any(before) else 0]),
-        Figure(f"{key}.queue_empty_after", "s", [r["queue_empty_after"] or -1 for r in runs]),
+        Figure(f"{key}.after_over_before", "x", [b / a if a else 0
+                                                 for a, b in zip(before, after)]),
+        Figure(f"{key}.refused", "requests", refused),
+        Figure(f"{key}.failed_otherwise", "requests",
+               [run["failed"] - n for run, n in zip(runs, refused)]),
     ]
     return figures, {"kv_memory_bytes": kv_bytes, "capacity": capacity, "runs": runs}
