@@ -33,6 +33,7 @@ struct ChoiceState {
   int32_t waited = 0;            // steps that had no room for its next row
   int32_t drawn = 0;             // tokens that planned steps draw
   int32_t reported = 0;          // tokens sent to the caller
+  int32_t scored_to = 1;         // kScore: scores of the tokens before this were reported
   bool ended = false;
 
   std::span<const PageId> pages() const {

@@ -109,10 +109,14 @@ void Scheduler::ReceiveSample(const Expected& expected, const SampleResult& samp
 void Scheduler::ReceiveScores(const Expected& expected, std::vector<SampleResult> scores,
                               absl::Time now) {
   RequestState& request = *expected.request;
-  if (request.choices[0].ended) return;
+  ChoiceState& choice = request.choices[0];
+  if (choice.ended) return;
   const int32_t next = expected.score_first + expected.score_count;
-  reports_.push_back(
-      {request.key, ScoresEvent{.first = expected.score_first, .scores = std::move(scores)}});
+  const int32_t first = std::max(expected.score_first, choice.scored_to);
+  if (first >= next) return;  // reported before it was preempted
+  scores.erase(scores.begin(), scores.begin() + (first - expected.score_first));
+  choice.scored_to = next;
+  reports_.push_back({request.key, ScoresEvent{.first = first, .scores = std::move(scores)}});
   if (next == request.prompt_tokens()) EndChoiceOf(request, 0, FinishReason::kLength, now);
 }
 

@@ -97,7 +97,7 @@ class Scheduler {
   int32_t paused() const;
   absl::Time NextLimit() const;  // the earliest deadline or time limit; InfiniteFuture if none
   const ScheduleTotals& totals() const { return totals_; }
-  PagePool& pool() { return pool_; }  // for load reports, and for tests that break it
+  PagePool& pool() { return pool_; }       // for load reports, and for tests that break it
   RequestKey OwnerOf(int32_t slot) const;  // 0: nobody
 
  private:

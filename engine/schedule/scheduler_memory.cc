@@ -181,7 +181,7 @@ std::optional<int32_t> Scheduler::MakeRoomFor(const RequestState& request) {
   }
   // Whose reader is behind gives way to who could run.
   for (const RequestPtr& other : running_) {
-    if (other->paused && other->generates()) changes[other.get()] = kGone;
+    if (other->paused) changes[other.get()] = kGone;
   }
   if (paused() == 0 || !SizeThatFits(request, changes)) return std::nullopt;
   do {
@@ -242,7 +242,7 @@ bool Scheduler::CoarsenOne() {
 
 bool Scheduler::PreemptPaused() {
   for (auto request = running_.rbegin(); request != running_.rend(); ++request) {
-    if (!(*request)->paused || !(*request)->generates()) continue;
+    if (!(*request)->paused) continue;
     Preempt(*request);
     return true;
   }
@@ -251,12 +251,9 @@ bool Scheduler::PreemptPaused() {
 
 // The last in turn, but never the first: it always goes on.
 bool Scheduler::PreemptLast() {
-  for (auto request = running_.rbegin(); std::next(request) != running_.rend(); ++request) {
-    if (!(*request)->generates()) continue;
-    Preempt(*request);
-    return true;
-  }
-  return false;
+  if (running_.size() < 2) return false;
+  Preempt(*running_.rbegin());
+  return true;
 }
 
 void Scheduler::Preempt(RequestPtr request) {
