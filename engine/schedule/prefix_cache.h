@@ -56,6 +56,7 @@ class PrefixCache {
               int32_t units, PageTable& table);
 
   int64_t nodes() const { return nodes_; }
+  int64_t domains() const { return static_cast<int64_t>(roots_.size()); }
 
  private:
   using Key = std::vector<TokenId>;

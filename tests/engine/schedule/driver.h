@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
 #include <map>
 #include <optional>
@@ -86,6 +87,7 @@ class Driver {
       ++in_flight_;
     }
     Read(scheduler.TakeReports());
+    if (on_plan) on_plan(plan);
     if (in_flight_ > (plan.empty() ? 0 : executor.PipelineDepth())) {
       const StepResult result = executor.Collect();
       --in_flight_;
@@ -120,6 +122,7 @@ class Driver {
       Story& story = stories[report.key];
       CATSERVE_CHECK(!story.finished) << "an event came after FinishedEvent";
       std::visit(story, report.event);
+      if (on_report) on_report(report);
     }
   }
 
@@ -127,6 +130,8 @@ class Driver {
   FakeExecutor executor;
   absl::Time now = absl::FromUnixSeconds(1'000'000);
   std::map<RequestKey, Story> stories;
+  std::function<void(const StepPlan&)> on_plan;  // while who runs in its slots is still there
+  std::function<void(const Report&)> on_report;  // after its story was told
 
  private:
   RequestKey next_key_ = 1;
