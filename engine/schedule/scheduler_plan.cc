@@ -115,7 +115,7 @@ bool Scheduler::MayPrefill(const RequestState& request, const ChoiceState& choic
   const ChoiceState& first = request.choices.front();
   const bool shares = !request.request.bypass_prefix_cache &&
                       choice.sequence->layout().ReusableUnits(request.prompt_tokens()) > 0;
-  return !shares || &choice == &first || choice.looked_up || first.ended || !first.prefilling;
+  return !shares || &choice == &first || choice.looked_up || first.ended || first.prompt_kept;
 }
 
 void Scheduler::Begin(RequestState& request, ChoiceState& choice, StepBuilder& step,
