@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "engine/admission.h"
 #include "tests/engine/fake_executor.h"
 #include "tests/engine/test_models.h"
 
@@ -194,6 +195,7 @@ TEST(Engine, AFullQueuePushesBackAndRecovers) {
   EXPECT_EQ(engine.Load().waiting, 2);
   const auto refused = [&engine] {
     const auto key = engine.Submit(Generate(Words(9), 4, 3), [](const Event&) { FAIL(); });
+    EXPECT_TRUE(RetryAfter(key.status()).has_value());
     return key.status().code() == absl::StatusCode::kResourceExhausted;
   };
   EXPECT_TRUE(refused());  // both in the inbox
@@ -205,6 +207,55 @@ TEST(Engine, AFullQueuePushesBackAndRecovers) {
   third.WaitForEnd();
   EXPECT_TRUE(engine.Submit(Generate(Words(9), 4, 3), late.sink()).ok());
   late.WaitForEnd();
+}
+
+TEST(Engine, APausedRequestGetsNoRowsAndGoesOnWhereItWas) {
+  for (const int depth : {0, 1}) {
+    Gate gate;
+    FakeExecutorOptions options = Fake(depth);
+    options.before_collect = [&gate] { gate.Pass(); };
+    FakeExecutor executor(CatShape(), options);
+    Engine engine(CatShape(), executor, kOptions);
+    Listener slow, quick;
+    const auto key = engine.Submit(Generate(Words(9, 1), 4, 60), slow.sink());
+    gate.LetOnePass();
+    gate.WaitForStep(2);
+    engine.Pause(*key);
+    ASSERT_TRUE(engine.Submit(Generate(Words(9, 2), 4, 40), quick.sink()).ok());
+    gate.Open();
+    EXPECT_EQ(quick.WaitForEnd().reason, FinishReason::kLength);
+    EXPECT_LE(slow.ids().size(), 3u);  // what was launched before
+    EXPECT_EQ(engine.Load().paused, 1);
+    engine.Resume(*key);
+    EXPECT_EQ(slow.WaitForEnd().reason, FinishReason::kLength);
+    EXPECT_EQ(engine.Load().paused, 0);
+    Listener alone;
+    ASSERT_TRUE(engine.Submit(Generate(Words(9, 1), 4, 60), alone.sink()).ok());
+    alone.WaitForEnd();
+    EXPECT_EQ(slow.ids(), alone.ids());
+    engine.Pause(*key);  // finished: ignored
+  }
+}
+
+TEST(Engine, APausedRequestStillEndsInTime) {
+  HandClock clock;
+  Gate gate;
+  FakeExecutorOptions options = Fake();
+  options.before_collect = [&gate] { gate.Pass(); };
+  FakeExecutor executor(CatShape(), options);
+  Engine engine(CatShape(), executor, kOptions, clock);
+  Request request = Generate(Words(9), 4, 100);
+  request.deadline = clock.Now() + absl::Seconds(10);
+  Listener listener, other;
+  const auto key = engine.Submit(request, listener.sink());
+  gate.WaitForStep(1);
+  engine.Pause(*key);
+  clock.Pass(11);
+  ASSERT_TRUE(engine.Submit(Generate(Words(9), 4, 1), other.sink()).ok());
+  gate.Open();
+  EXPECT_EQ(listener.WaitForEnd().reason, FinishReason::kDeadline);
+  EXPECT_LE(listener.ids().size(), 1u);
+  other.WaitForEnd();
 }
 
 // The step thread once fell asleep beside a queue: with a step in flight an empty plan is no rest.
