@@ -21,10 +21,13 @@ ABSL_FLAG(std::string, kv_dtype, "weights",
           "precision of KV memory: weights (BF16 if the weights are), F32 or BF16");
 ABSL_FLAG(int32_t, slots, 32, "sequences that run at once, 1 to 4096");
 ABSL_FLAG(int64_t, kv_memory_bytes, 0,
-          "KV memory, taken at start; 0: what the slots can use, at most a quarter of the memory");
+          "KV memory, taken at start; 0: a quarter of the available memory, at most twice what the "
+          "slots can use");
 ABSL_FLAG(int32_t, queue_requests_max, 256, "requests that may wait, 1 to 1000000");
 ABSL_FLAG(int32_t, request_bytes_max, 4 << 20, "largest request message, 1024 to 268435456");
-ABSL_FLAG(int32_t, step_rows_max, 1024, "decoder rows of one step, 16 to 65536");
+ABSL_FLAG(int32_t, step_tokens_max, 0,
+          "work of one step in decoder rows, 0 to 65536: more for throughput, fewer for even "
+          "streams; 0: chosen for the slots");
 ABSL_FLAG(std::string, default_budget, "auto",
           "budget of a request that names none: auto or a chunk size the model offers");
 ABSL_FLAG(double, drain_seconds, 30, "how long running requests may go on after SIGTERM");
@@ -34,8 +37,10 @@ namespace catserve {
 namespace {
 
 constexpr char kFolder[] = "server/flags.cc";
+constexpr int64_t kKvMemoryBytesMax = 1'000'000'000'000'000;
 
-absl::Status CheckRange(absl::string_view flag, double value, double low, double high) {
+template <typename T>
+absl::Status CheckRange(absl::string_view flag, T value, T low, T high) {
   if (value >= low && value <= high) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("--", flag, "=", value, " is out of range: ", low, " to ", high));
@@ -74,12 +79,12 @@ absl::Status CheckRanges(const ServerOptions& options) {
       CheckChoice("kv_dtype", options.kv_dtype, {"weights", "F32", "BF16"}),
       CheckRange("threads", options.threads, 0, 1024),
       CheckRange("slots", options.slots, 1, 4096),
-      CheckRange("kv_memory_bytes", static_cast<double>(options.kv_memory_bytes), 0, 1e15),
-      CheckRange("queue_requests_max", options.queue_requests_max, 1, 1e6),
+      CheckRange("kv_memory_bytes", options.kv_memory_bytes, int64_t{0}, kKvMemoryBytesMax),
+      CheckRange("queue_requests_max", options.queue_requests_max, 1, 1'000'000),
       CheckRange("request_bytes_max", options.request_bytes_max, 1024, 256 << 20),
-      CheckRange("step_rows_max", options.step_rows_max, 16, 65536),
-      CheckRange("drain_seconds", absl::ToDoubleSeconds(options.drain), 0, 86400),
-      CheckRange("keepalive_seconds", absl::ToDoubleSeconds(options.keepalive), 1, 7200),
+      CheckRange("step_tokens_max", options.step_tokens_max, 0, 65536),
+      CheckRange("drain_seconds", absl::ToDoubleSeconds(options.drain), 0.0, 86400.0),
+      CheckRange("keepalive_seconds", absl::ToDoubleSeconds(options.keepalive), 1.0, 7200.0),
   };
   for (const absl::Status& check : checks) {
     if (!check.ok()) return check;
@@ -119,7 +124,7 @@ absl::StatusOr<ServerOptions> ReadServerFlags(const std::vector<std::string>& ar
   options.kv_memory_bytes = absl::GetFlag(FLAGS_kv_memory_bytes);
   options.queue_requests_max = absl::GetFlag(FLAGS_queue_requests_max);
   options.request_bytes_max = absl::GetFlag(FLAGS_request_bytes_max);
-  options.step_rows_max = absl::GetFlag(FLAGS_step_rows_max);
+  options.step_tokens_max = absl::GetFlag(FLAGS_step_tokens_max);
   options.default_budget = absl::GetFlag(FLAGS_default_budget);
   options.drain = absl::Seconds(absl::GetFlag(FLAGS_drain_seconds));
   options.keepalive = absl::Seconds(absl::GetFlag(FLAGS_keepalive_seconds));
@@ -134,7 +139,10 @@ std::string ServerHelp() {
   return absl::StrCat(
       "catserved serves one compressed-context language model over gRPC.\n\n"
       "  catserved --model=DIRECTORY [--flag=value ...]\n\nFlags:\n",
-      DescribeFlags(kFolder));
+      DescribeFlags(kFolder),
+      "\nExit code: 0 after a drain (SIGTERM, SIGINT), 1 if it cannot serve (ports, memory), 2 if "
+      "the\n"
+      "flags or the model's files are wrong.\n");
 }
 
 }  // namespace catserve

@@ -20,14 +20,17 @@ struct ServerOptions {
   std::string weight_dtype;  // "stored", "F32", "BF16"
   std::string kv_dtype;      // "weights", "F32", "BF16"
   int32_t slots = 0;
-  int64_t kv_memory_bytes = 0;  // 0: a share of the machine's memory
+  int64_t kv_memory_bytes = 0;  // 0: a share of the memory that is free
   int32_t queue_requests_max = 0;
   int32_t request_bytes_max = 0;
-  int32_t step_rows_max = 0;
-  std::string default_budget;  // "auto" or a chunk size
+  int32_t step_tokens_max = 0;  // 0: chosen by the server
+  std::string default_budget;   // "auto" or a chunk size
   absl::Duration drain;
   absl::Duration keepalive;
-  absl::Duration reader_stall = absl::Seconds(60);  // no flag: a reader this slow is cancelled
+  // Without flags: a request pauses while more tokens than this wait for its reader, over all
+  // choices, and a reader that takes nothing for this long is cancelled.
+  int32_t reader_lag_tokens_max = 64;
+  absl::Duration reader_stall = absl::Seconds(60);
   bool help = false;
 };
 

@@ -50,6 +50,9 @@ void GenerateReply::Add(const Event& event) {
   if (const auto* started = std::get_if<StartedEvent>(&event)) AddStarted(*started);
   if (const auto* tokens = std::get_if<TokensEvent>(&event)) AddTokens(*tokens);
   if (const auto* end = std::get_if<ChoiceEndEvent>(&event)) EndChoice(*end);
+  if (const auto* change = std::get_if<BudgetChangedEvent>(&event)) {
+    FillBudgetChanged(*change, *messages_.emplace_back().mutable_budget_changed());
+  }
 }
 
 void GenerateReply::AddStarted(const StartedEvent& event) {
@@ -70,6 +73,7 @@ void GenerateReply::AddToken(int32_t index, const SampleResult& token) {
   if (choice.ended) return;  // drawn before the engine learnt of the stop string
   v1::Tokens& message = OpenTokens(index);
   message.add_token_ids(token.token.id);
+  ++tokens_;
   if (options_.logprobs) FillTokenInfo(token, *message.add_info());
   choice.last_token = token.token.id;
   const bool may_stop = choice.tokens >= options_.min_tokens;
@@ -114,6 +118,7 @@ void GenerateReply::AddChoiceFinished(int32_t index, v1::FinishReason reason, in
 
 v1::Tokens& GenerateReply::OpenTokens(int32_t index) {
   for (auto message = messages_.rbegin(); message != messages_.rend(); ++message) {
+    if (message->has_budget_changed()) break;  // what follows a change is told after it
     if (!message->has_tokens() || message->tokens().choice_index() != index) continue;
     if (message->tokens().token_ids_size() >= kMessageTokensMax) break;
     return *message->mutable_tokens();
@@ -137,6 +142,7 @@ grpc::Status GenerateReply::Finish(const FinishedEvent& event, bool left) {
 
 grpc::ByteBuffer GenerateReply::Pop() {
   const grpc::ByteBuffer bytes = SerializeBytes(messages_.front());
+  tokens_ -= messages_.front().tokens().token_ids_size();
   messages_.pop_front();
   return bytes;
 }

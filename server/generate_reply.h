@@ -34,6 +34,7 @@ class GenerateReply : public Reply {
   void Add(const Event& event) override;
   grpc::Status Finish(const FinishedEvent& event, bool left) override;
   bool empty() const override { return messages_.empty(); }
+  int32_t tokens() const override { return tokens_; }
   grpc::ByteBuffer Pop() override;
   std::vector<int32_t> TakeStoppedChoices() override;
 
@@ -61,6 +62,7 @@ class GenerateReply : public Reply {
   std::map<int32_t, Choice> choices_;  // those that the engine spoke of
   std::vector<int32_t> stopped_;
   std::deque<v1::GenerateResponse> messages_;
+  int32_t tokens_ = 0;  // in messages_
   v1::FinishReason last_reason_ = v1::FINISH_REASON_UNSPECIFIED;
 };
 

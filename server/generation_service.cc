@@ -7,11 +7,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/text/utf8.h"
+#include "server/field_names.h"
 #include "server/generate_reply.h"
 #include "server/refusal.h"
 #include "server/request_reader.h"
 #include "server/score_reply.h"
-#include "server/token_stream.h"
 #include "server/wire.h"
 
 namespace catserve {
@@ -26,23 +26,33 @@ absl::Time Deadline(const grpc::CallbackServerContext& context) {
 }  // namespace
 
 GenerationService::Stream* GenerationService::StreamOrRefusal(grpc::CallbackServerContext* context,
-                                                              const char* method,
+                                                              const Method& method,
                                                               absl::StatusOr<Stream*> stream) {
   if (stream.ok()) return *stream;
   AddPushback(*context, stream.status());
-  const grpc::Status status = ToGrpc(stream.status());
-  parts_.metrics->CountRequest(method, status.error_code());
+  const grpc::Status status = ToGrpc(NameFieldsByPath(*method.request, stream.status()));
+  parts_.metrics->CountRequest(method.name, status.error_code());
   return new Refusal(status);
 }
 
 GenerationService::Stream* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                        const grpc::ByteBuffer* message) {
-  return StreamOrRefusal(context, "Generate", StartGenerate(*context, *message));
+  return StreamOrRefusal(context, {"Generate", v1::GenerateRequest::descriptor()},
+                         StartGenerate(*context, *message));
 }
 
 GenerationService::Stream* GenerationService::Score(grpc::CallbackServerContext* context,
                                                     const grpc::ByteBuffer* message) {
-  return StreamOrRefusal(context, "Score", StartScore(*context, *message));
+  return StreamOrRefusal(context, {"Score", v1::ScoreRequest::descriptor()},
+                         StartScore(*context, *message));
+}
+
+TokenStream::Parts GenerationService::StreamParts(const ServedModel& model,
+                                                  grpc::CallbackServerContext& context,
+                                                  const std::string& id) const {
+  TokenStream::Parts parts{model.engine, parts_.delivery, parts_.live, &context, id};
+  parts.reader_lag_tokens_max = parts_.reader_lag_tokens_max;
+  return parts;
 }
 
 absl::StatusOr<GenerationService::Stream*> GenerationService::StartGenerate(
@@ -64,7 +74,7 @@ absl::StatusOr<GenerationService::Stream*> GenerationService::StartGenerate(
   options.stop_ids = request.stop.stop_ids;
   options.min_tokens = request.stop.min_tokens;
   options.text = std::move(read->text);
-  TokenStream::Parts parts{(*model)->engine, parts_.delivery, parts_.live, &context, read->id};
+  TokenStream::Parts parts = StreamParts(**model, context, read->id);
   parts.reply = std::make_unique<GenerateReply>(**model, *parts_.metrics, std::move(options));
   parts.meter = std::make_unique<RequestMeter>(*parts_.metrics, "Generate", received);
   return TokenStream::Start(std::move(parts), std::move(request));
@@ -82,7 +92,7 @@ absl::StatusOr<GenerationService::Stream*> GenerationService::StartScore(
   Request request = std::move(read->request);
   request.deadline = Deadline(context);
 
-  TokenStream::Parts parts{(*model)->engine, parts_.delivery, parts_.live, &context, read->id};
+  TokenStream::Parts parts = StreamParts(**model, context, read->id);
   parts.reply = std::make_unique<ScoreReply>(**model, read->id);
   parts.meter = std::make_unique<RequestMeter>(*parts_.metrics, "Score", received);
   return TokenStream::Start(std::move(parts), std::move(request));

@@ -2,12 +2,15 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "catserve/v1/generation.grpc.pb.h"
+#include "google/protobuf/descriptor.h"
 #include "server/delivery.h"
 #include "server/live_requests.h"
 #include "server/metrics.h"
 #include "server/served_model.h"
+#include "server/token_stream.h"
 
 namespace catserve {
 
@@ -26,6 +29,7 @@ class GenerationService final : public RawGenerationService {
     Delivery* delivery = nullptr;
     LiveRequests* live = nullptr;
     Metrics* metrics = nullptr;
+    int32_t reader_lag_tokens_max = 0;
   };
   explicit GenerationService(Parts parts) : parts_(parts) {}
 
@@ -47,11 +51,18 @@ class GenerationService final : public RawGenerationService {
  private:
   using Stream = grpc::ServerWriteReactor<grpc::ByteBuffer>;
 
+  // Without reply and meter.
+  TokenStream::Parts StreamParts(const ServedModel& model, grpc::CallbackServerContext& context,
+                                 const std::string& id) const;
   absl::StatusOr<Stream*> StartGenerate(grpc::CallbackServerContext& context,
                                         const grpc::ByteBuffer& message);
   absl::StatusOr<Stream*> StartScore(grpc::CallbackServerContext& context,
                                      const grpc::ByteBuffer& message);
-  Stream* StreamOrRefusal(grpc::CallbackServerContext* context, const char* method,
+  struct Method {
+    const char* name;
+    const google::protobuf::Descriptor* request;
+  };
+  Stream* StreamOrRefusal(grpc::CallbackServerContext* context, const Method& method,
                           absl::StatusOr<Stream*> stream);
 
   absl::StatusOr<v1::TokenizeResponse> Tokens(const grpc::ByteBuffer& message) const;

@@ -42,7 +42,7 @@ void SetLimits(const ServerOptions& options, grpc::ServerBuilder& builder) {
 GrpcServer::GrpcServer(const ServerOptions& options, Metrics& metrics)
     : metrics_(metrics),
       live_(2 * (static_cast<size_t>(options.slots) + options.queue_requests_max)),
-      generation_({&gate_, &delivery_, &live_, &metrics}),
+      generation_({&gate_, &delivery_, &live_, &metrics, options.reader_lag_tokens_max}),
       models_(gate_, metrics) {}
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerOptions& options,

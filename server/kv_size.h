@@ -9,17 +9,20 @@
 
 namespace catserve {
 
-// Pages for `kv_memory_bytes`; for 0, what `slots` sequences of the full context can use at the
-// smallest chunk size, at most a quarter of `machine_bytes`. Errors: INVALID_ARGUMENT if that does
-// not hold one full-context sequence at the largest chunk size, naming the bytes that would.
+// Pages for `kv_memory_bytes`; for 0, a quarter of `available_bytes`, at most twice what `slots`
+// sequences of the full context can use: once for them, once for what the prefix cache keeps.
+// Errors: INVALID_ARGUMENT if that does not hold one full-context sequence at the thriftiest chunk
+// size, naming the bytes that would.
 absl::StatusOr<int64_t> KvPages(const ModelGeometry& model, int64_t kv_memory_bytes, int32_t slots,
-                                int64_t machine_bytes);
+                                int64_t available_bytes);
 
-// Full-context sequences that `pages` hold at once, for each chunk size: "4: 12, 8: 30"; for a
-// dense model just the number.
+// How many full-context sequences `pages` hold at once, for each chunk size: "12 at chunk size 4,
+// 30 at 8"; for a dense model just the number.
 std::string FullContextSequences(const ModelGeometry& model, int64_t pages);
 
-// The memory this process may use: the machine's, or its control group's limit if that is less.
-int64_t MachineBytes();
+// Memory that this process could still take without anything being swapped out: what the kernel
+// estimates for the machine, or what its control group has left if that is less. `root`: where
+// /proc and /sys are.
+int64_t AvailableBytes(const std::string& root = "");
 
 }  // namespace catserve

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -17,13 +18,14 @@
 #include "engine/model/model.h"
 #include "engine/model/model_executor.h"
 #include "engine/text/tokenizer.h"
-#include "google/protobuf/stubs/logging.h"
 #include "kernels/backend_factory.h"
+#include "server/engine_options.h"
 #include "server/flags.h"
 #include "server/grpc_server.h"
 #include "server/kv_size.h"
 #include "server/log.h"
 #include "server/port_file.h"
+#include "server/quiet.h"
 #include "server/signals.h"
 
 namespace catserve {
@@ -80,7 +82,10 @@ absl::Status LoadTokenizer(const ServerOptions& options, ServedModel& served) {
 
 absl::Status LoadModel(const ServerOptions& options, House& house, ServedModel& served) {
   absl::StatusOr<std::unique_ptr<Backend>> backend = MakeBackend(options.backend, options.threads);
-  if (!backend.ok()) return backend.status();
+  if (!backend.ok()) {
+    return absl::Status(backend.status().code(), absl::StrCat("--backend=", options.backend, ": ",
+                                                              backend.status().message()));
+  }
   house.backend = *std::move(backend);
   absl::StatusOr<std::unique_ptr<Model>> model =
       Model::Load(options.model_dir, *house.backend, ReadModelOptions(options));
@@ -108,26 +113,23 @@ absl::Status LoadModel(const ServerOptions& options, House& house, ServedModel& 
 absl::Status StartEngine(const ServerOptions& options, House& house, ServedModel& served) {
   const ModelGeometry& geometry = served.description.geometry;
   const absl::StatusOr<int64_t> pages =
-      KvPages(geometry, options.kv_memory_bytes, options.slots, MachineBytes());
+      KvPages(geometry, options.kv_memory_bytes, options.slots, AvailableBytes());
   if (!pages.ok()) return pages.status();
-  EngineOptions engine;
-  engine.slots = options.slots;
-  engine.queue_requests_max = options.queue_requests_max;
-  engine.kv_pages = *pages;
-  engine.step_rows_max = options.step_rows_max;
+  const EngineOptions engine = MakeEngineOptions(options, served, *pages);
   if (absl::Status status = ValidateOptions(geometry, engine); !status.ok()) return status;
 
   ExecutorOptions executor;
   executor.slots = options.slots;
   executor.kv_pages = *pages;
   executor.kv_dtype = KvDType(options, *house.model);
-  executor.step_rows_max = options.step_rows_max;
+  executor.step_rows_max = engine.step_rows_max;
   absl::StatusOr<std::unique_ptr<ModelExecutor>> made =
       ModelExecutor::Create(*house.model, *house.backend, executor);
   if (!made.ok()) return made.status();
   house.executor = *std::move(made);
   house.engine = std::make_unique<Engine>(geometry, *house.executor, engine);
   served.engine = house.engine.get();
+  served.slots = options.slots;
   LogInfo("model_loaded", {{"name", served.name},
                            {"kind", served.description.kind},
                            {"parameters", served.description.parameters},
@@ -135,9 +137,10 @@ absl::Status StartEngine(const ServerOptions& options, House& house, ServedModel
                            {"kv_dtype", served.description.kv_dtype},
                            {"engine", served.engine_name},
                            {"slots", options.slots},
-                           {"kv_pages", *pages},
-                           {"kv_bytes", *pages * kPageEntries * geometry.bytes_per_entry},
-                           {"full_context_sequences", FullContextSequences(geometry, *pages)}});
+                           {"step_tokens_max", engine.step_tokens_max}});
+  LogInfo("kv_memory", {{"pages", *pages},
+                        {"bytes", *pages * kPageEntries * geometry.bytes_per_entry},
+                        {"full_context_sequences", FullContextSequences(geometry, *pages)}});
   return absl::OkStatus();
 }
 
@@ -157,16 +160,17 @@ absl::Status Run(const ServerOptions& options) {
     if (!stop->serving) _exit(0);  // nothing runs yet
     stop->received.Notify();
   });
-  absl::StatusOr<std::unique_ptr<Metrics>> metrics = Metrics::Create(options.metrics_address);
-  if (!metrics.ok()) return metrics.status();
+  absl::StatusOr<std::unique_ptr<Metrics>> page = Metrics::Create(options.metrics_address);
+  if (!page.ok()) return page.status();
+  // Never destroyed: its library takes two seconds to stop, the end of the process none.
+  Metrics& metrics = *page->release();
   House house;  // outlives the server
-  absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(options, **metrics);
+  absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(options, metrics);
   if (!server.ok()) return server.status();
   LogInfo("listening", {{"address", options.listen_address},
                         {"port", (*server)->port()},
-                        {"metrics_port", (*metrics)->port()}});
-  if (absl::Status status = WritePorts(options, (*server)->port(), (*metrics)->port());
-      !status.ok()) {
+                        {"metrics_port", metrics.port()}});
+  if (absl::Status status = WritePorts(options, (*server)->port(), metrics.port()); !status.ok()) {
     return status;
   }
   auto served = std::make_unique<ServedModel>();
@@ -182,6 +186,11 @@ absl::Status Run(const ServerOptions& options) {
   return absl::OkStatus();
 }
 
+int ExitCode(const absl::Status& status) {
+  if (status.ok()) return 0;
+  return absl::IsInvalidArgument(status) ? kExitBadInput : kExitFailure;
+}
+
 int Main(const std::vector<std::string>& args) {
   const absl::StatusOr<ServerOptions> options = ReadServerFlags(args);
   if (!options.ok()) {
@@ -192,12 +201,10 @@ int Main(const std::vector<std::string>& args) {
     std::fputs(ServerHelp().c_str(), stdout);
     return 0;
   }
-  // Clients learn of damaged messages from their status; they do not get to fill the log.
-  google::protobuf::SetLogHandler(nullptr);
+  SilenceLibraries();
   const absl::Status status = Run(*options);
-  if (status.ok()) return 0;
-  LogError("cannot_serve", {{"reason", std::string(status.message())}});
-  return absl::IsInvalidArgument(status) ? kExitBadInput : kExitFailure;
+  if (!status.ok()) LogError("cannot_serve", {{"reason", std::string(status.message())}});
+  std::quick_exit(ExitCode(status));  // without the static objects that the metrics page may read
 }
 
 }  // namespace

@@ -42,11 +42,23 @@ class LoadPage : public prometheus::Collectable {
     return {
         Gauge("catserve_running_requests", "Requests with a sequence in a slot.", load.running),
         Gauge("catserve_waiting_requests", "Requests in the queue.", load.waiting),
-        Gauge("catserve_kv_pages_used", "Pages of KV memory in use.", load.kv_pages_used),
+        Gauge("catserve_paused_requests", "Running requests whose readers are behind.",
+              load.paused),
+        Gauge("catserve_kv_pages_used", "Pages of KV memory that sequences hold.",
+              load.kv_pages_used),
+        Gauge("catserve_kv_pages_cached", "Pages that the prefix cache alone holds.",
+              load.kv_pages_cached),
         Gauge("catserve_kv_pages_capacity", "Pages of KV memory.", load.kv_pages_total),
         Count("catserve_steps_total", "Steps of the engine.", load.steps),
         Count("catserve_decoder_rows_total", "Rows that entered the decoder.", load.rows),
         Count("catserve_chunks_compressed_total", "Chunks compressed.", load.chunks_compressed),
+        Count("catserve_prefix_cache_query_tokens_total", "Prompt tokens looked up in the cache.",
+              load.prefix_query_tokens),
+        Count("catserve_prefix_cache_hit_tokens_total", "Of these, tokens found.",
+              load.prefix_hit_tokens),
+        BudgetChanges(load),
+        Count("catserve_preemptions_total", "Requests that lost their memory and were redone.",
+              load.preemptions),
     };
   }
 
@@ -60,6 +72,16 @@ class LoadPage : public prometheus::Collectable {
     ClientMetric metric;
     metric.counter.value = static_cast<double>(value);
     return {name, help, MetricType::Counter, {metric}};
+  }
+  static MetricFamily BudgetChanges(const EngineLoad& load) {
+    MetricFamily family =
+        Count("catserve_budget_changes_total", "Requests whose chunk size the server changed.",
+              load.budgets_coarsened);
+    family.metric.push_back(family.metric.front());
+    family.metric.back().counter.value = static_cast<double>(load.budgets_refined);
+    family.metric.front().label = {{"direction", "coarser"}};
+    family.metric.back().label = {{"direction", "finer"}};
+    return family;
   }
 
   mutable absl::Mutex mutex_;

@@ -51,6 +51,13 @@ absl::StatusOr<v1::GetLoadResponse> DescribeLoad(const Gate& gate) {
   out.set_kv_bytes_total(load.kv_pages_total * kPageEntries *
                          (*model)->description.geometry.bytes_per_entry);
   out.set_draining(gate.state() == Gate::State::kDraining);
+  out.set_paused_requests(load.paused);
+  out.set_kv_pages_cached(load.kv_pages_cached);
+  out.set_prefix_query_tokens(load.prefix_query_tokens);
+  out.set_prefix_hit_tokens(load.prefix_hit_tokens);
+  out.set_budgets_coarsened(load.budgets_coarsened);
+  out.set_budgets_refined(load.budgets_refined);
+  out.set_preemptions(load.preemptions);
   return out;
 }
 
@@ -74,6 +81,7 @@ v1::GetModelResponse DescribeModel(const ServedModel& model) {
   out.set_dense_same_width_kv_bytes_per_1000_tokens(
       1000.0 * static_cast<double>(description.geometry.bytes_per_entry));
   out.set_engine(model.engine_name);
+  out.set_slots(model.slots);
   return out;
 }
 

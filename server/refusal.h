@@ -1,7 +1,13 @@
 // Calls that end at once, with an answer or an error.
 #pragma once
 
+#include <optional>
+#include <string>
+
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "engine/admission.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/metrics.h"
@@ -10,12 +16,21 @@
 
 namespace catserve {
 
-// When to try again after RESOURCE_EXHAUSTED, as gRPC's retry policies read it.
+// gRPC's retry policies read this header.
 inline constexpr char kPushbackHeader[] = "grpc-retry-pushback-ms";
-inline constexpr char kPushbackMs[] = "1000";
+inline constexpr absl::Duration kPushbackDefault = absl::Seconds(1);
+
+// The header's value for RESOURCE_EXHAUSTED: what the refusal itself says, if it does. Nothing for
+// other codes.
+inline std::optional<std::string> PushbackMs(const absl::Status& status) {
+  if (!absl::IsResourceExhausted(status)) return std::nullopt;
+  return absl::StrCat(absl::ToInt64Milliseconds(RetryAfter(status).value_or(kPushbackDefault)));
+}
 
 inline void AddPushback(grpc::CallbackServerContext& context, const absl::Status& status) {
-  if (absl::IsResourceExhausted(status)) context.AddTrailingMetadata(kPushbackHeader, kPushbackMs);
+  if (const auto pushback = PushbackMs(status)) {
+    context.AddTrailingMetadata(kPushbackHeader, *pushback);
+  }
 }
 
 // A stream that says nothing but its status. Deletes itself.

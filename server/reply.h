@@ -29,6 +29,7 @@ class Reply {
   virtual grpc::Status Finish(const FinishedEvent& event, bool left) = 0;
 
   virtual bool empty() const = 0;
+  virtual int32_t tokens() const = 0;  // in the messages; 0 where a reader's lag pauses nothing
   virtual grpc::ByteBuffer Pop() = 0;  // the next message; REQUIRES: !empty()
 
   // Choices whose text met a stop string since the last call: the engine need not go on with them.

@@ -185,6 +185,8 @@ absl::StatusOr<ReadRequest> ReadGenerate(const v1::GenerateRequest& message,
       ReadStopping(message.stopping(), static_cast<int64_t>(request.prompt.size()), model);
   if (message.sampling().has_n()) request.choices = message.sampling().n();
   request.priority = message.priority();
+  request.cache_salt = message.cache_salt();
+  request.bypass_prefix_cache = message.bypass_prefix_cache();
   if (message.has_time_limit_ms()) request.time_limit = absl::Milliseconds(message.time_limit_ms());
   read.text.stops.assign(message.stopping().stop().begin(), message.stopping().stop().end());
   read.text.include_stop = message.stopping().include_stop();

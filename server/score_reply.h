@@ -21,6 +21,7 @@ class ScoreReply : public Reply {
   void Add(const Event& event) override;
   grpc::Status Finish(const FinishedEvent& event, bool left) override;
   bool empty() const override { return messages_.empty(); }
+  int32_t tokens() const override { return 0; }  // bounded by the text that was sent: never paused
   grpc::ByteBuffer Pop() override;
   std::vector<int32_t> TakeStoppedChoices() override { return {}; }
 

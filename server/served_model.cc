@@ -1,7 +1,6 @@
 #include "server/served_model.h"
 
 #include <algorithm>
-
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -30,6 +29,16 @@ absl::StatusOr<Budget> ReadDefaultBudget(const std::string& text, const ModelGeo
                                                  " is not offered by this model: use auto or one "
                                                  "of ",
                                                  absl::StrJoin(model.chunk_sizes, ", ")));
+}
+
+std::map<int32_t, double> QualityLoss(const ModelCard& card, const ModelGeometry& model) {
+  std::map<int32_t, double> loss;
+  for (const int32_t chunk_size : model.chunk_sizes) {
+    const auto measured = card.heldout_bits_per_byte.find(chunk_size);
+    if (measured == card.heldout_bits_per_byte.end()) return {};
+    loss.insert(*measured);
+  }
+  return loss;
 }
 
 int64_t LongestToken(const Tokenizer& tokenizer) {

@@ -72,6 +72,16 @@ void TokenStream::Deliver() {
     parts_.engine->EndChoice(key, choice);
   }
   WriteNext();
+  PauseOrResume(key);
+}
+
+void TokenStream::PauseOrResume(RequestKey key) {
+  if (end_.has_value()) return;  // the engine has forgotten it
+  switch (lag_.Observe(parts_.reply->tokens() + in_flight_tokens_)) {
+    case ReaderLag::Change::kPause: parts_.engine->Pause(key); break;
+    case ReaderLag::Change::kResume: parts_.engine->Resume(key); break;
+    case ReaderLag::Change::kNone: break;
+  }
 }
 
 void TokenStream::WriteNext() {
@@ -84,7 +94,9 @@ void TokenStream::WriteNext() {
     writing_ = write;
     write_start_ = absl::Now();
   }
+  const int32_t tokens_before = parts_.reply->tokens();
   if (write) in_flight_ = parts_.reply->Pop();
+  in_flight_tokens_ = tokens_before - parts_.reply->tokens();
   finishing_ = end_.has_value() && (!write || parts_.reply->empty());
   if (finishing_) {
     parts_.meter->End(end_->error_code());

@@ -13,6 +13,7 @@
 #include "grpcpp/support/server_callback.h"
 #include "server/delivery.h"
 #include "server/live_requests.h"
+#include "server/reader_lag.h"
 #include "server/reply.h"
 #include "server/request_meter.h"
 
@@ -20,7 +21,8 @@ namespace catserve {
 
 // The way of an event: the step thread queues it (Push); the delivery thread turns it into messages
 // and starts a write; gRPC reports the write done and the next one starts. At most one write is
-// under way, so a slow reader costs memory bounded by its own request and stalls nobody.
+// under way, so a slow reader stalls nobody; once too many tokens wait for it, its request pauses
+// in the engine (ReaderLag), so it costs no computing that nobody reads.
 //
 // Exactly one Finish per call, and only after the engine's FinishedEvent, when its memory is free.
 // Keeps itself alive from Start until both the call and the engine are done with it.
@@ -35,6 +37,7 @@ class TokenStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     std::string request_id;
     std::unique_ptr<Reply> reply;
     std::unique_ptr<RequestMeter> meter;
+    int32_t reader_lag_tokens_max = 0;  // >= 1: more waiting tokens than this pause the request
   };
 
   // Reserves the request id and submits. On success gRPC owns the stream. Errors: ALREADY_EXISTS,
@@ -48,14 +51,16 @@ class TokenStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void CancelIfStalled(absl::Time since);
 
  private:
-  explicit TokenStream(Parts parts) : parts_(std::move(parts)) {}
+  explicit TokenStream(Parts parts)
+      : parts_(std::move(parts)), lag_(parts_.reader_lag_tokens_max) {}
 
   void Push(Event event);  // step thread
   void Submitted(RequestKey key);
   void Post() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Deliver();  // delivery thread
-  void CancelInEngine() ABSL_LOCKS_EXCLUDED(mutex_);
+  void Deliver();  // delivery thread, as the next two
+  void PauseOrResume(RequestKey key);
   void WriteNext();
+  void CancelInEngine() ABSL_LOCKS_EXCLUDED(mutex_);
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
@@ -68,6 +73,8 @@ class TokenStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   std::optional<grpc::Status> end_;  // set by the engine's last event
   bool finishing_ = false;
   grpc::ByteBuffer in_flight_;
+  int32_t in_flight_tokens_ = 0;
+  ReaderLag lag_;
 
   absl::Mutex mutex_;
   std::vector<TimedEvent> arrived_ ABSL_GUARDED_BY(mutex_);

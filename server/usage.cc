@@ -13,6 +13,12 @@ int64_t BytesOf(int64_t tokens, int64_t bytes_per_entry) {
 
 }  // namespace
 
+void FillBudgetChanged(const BudgetChangedEvent& change, v1::BudgetChanged& out) {
+  out.set_from_chunk_size(change.from_chunk_size);
+  out.set_to_chunk_size(change.to_chunk_size);
+  out.set_at_token(change.at_token);
+}
+
 int64_t DenseTwinBytesPerEntry(const ServedModel& model) {
   if (!model.card.dense_twin.has_value()) return 0;
   const DenseTwin& twin = *model.card.dense_twin;
@@ -39,6 +45,9 @@ v1::Usage ToProto(const Usage& usage, const ServedModel& model,
   out.set_queued_seconds(absl::ToDoubleSeconds(usage.queued));
   out.set_prefill_seconds(absl::ToDoubleSeconds(usage.prefilling));
   out.set_decode_seconds(absl::ToDoubleSeconds(usage.decoding));
+  for (const BudgetChangedEvent& change : usage.budget_changes) {
+    FillBudgetChanged(change, *out.add_budget_changes());
+  }
   int64_t twin = 0, same_width = 0;
   for (size_t choice = 0; choice < std::max<size_t>(generated.size(), 1); ++choice) {
     const int32_t tokens = choice < generated.size() ? generated[choice] : 0;

@@ -17,6 +17,8 @@ int64_t DenseSameWidthBytes(const ServedModel& model, int64_t tokens);
 // Bytes of an entry of the dense twin in this server's KV precision; 0 if the card names none.
 int64_t DenseTwinBytesPerEntry(const ServedModel& model);
 
+void FillBudgetChanged(const BudgetChangedEvent& change, v1::BudgetChanged& out);
+
 // `generated`: tokens delivered to the client, of each choice; empty for Score. The engine may have
 // drawn a few more past a stop string; the client did not get them.
 v1::Usage ToProto(const Usage& usage, const ServedModel& model, std::span<const int32_t> generated);

@@ -55,73 +55,73 @@ const BadGenerate kPrompts[] = {
        SetPrompt(r, 250);
        r.mutable_stopping()->set_max_tokens(7);
      },
-     kInvalid, "max_tokens", "lower max_tokens to 6"},
+     kInvalid, "stopping.max_tokens", "lower stopping.max_tokens to 6"},
 };
 
 const BadGenerate kBudgets[] = {
     {"chunk size not offered", [](auto& r) { r.mutable_budget()->set_chunk_size(5); }, kInvalid,
-     "chunk_size 5", "4, 8, 16"},
+     "budget.chunk_size 5", "4, 8, 16"},
     {"chunk size zero", [](auto& r) { r.mutable_budget()->set_chunk_size(0); }, kInvalid,
-     "chunk_size 0", "4, 8, 16"},
+     "budget.chunk_size 0", "4, 8, 16"},
     {"auto minimum zero",
      [](auto& r) { r.mutable_budget()->mutable_auto_()->set_chunk_size_min(0); }, kInvalid,
-     "chunk_size_min", "offered"},
+     "budget.auto.chunk_size_min", "offered"},
     {"auto minimum not offered",
      [](auto& r) { r.mutable_budget()->mutable_auto_()->set_chunk_size_min(6); }, kInvalid,
-     "chunk_size_min", "4, 8, 16"},
+     "budget.auto.chunk_size_min", "4, 8, 16"},
     {"auto minimum over maximum",
      [](auto& r) {
        r.mutable_budget()->mutable_auto_()->set_chunk_size_min(16);
        r.mutable_budget()->mutable_auto_()->set_chunk_size_max(4);
      },
-     kInvalid, "chunk_size_min", "chunk_size_max"},
+     kInvalid, "budget.auto.chunk_size_min", "chunk_size_max"},
     {"auto no bytes", [](auto& r) { r.mutable_budget()->mutable_auto_()->set_kv_bytes_max(0); },
-     kInvalid, "kv_bytes_max", "> 0"},
+     kInvalid, "budget.auto.kv_bytes_max", "> 0"},
     {"auto too few bytes",
      [](auto& r) { r.mutable_budget()->mutable_auto_()->set_kv_bytes_max(1); }, kInvalid,
-     "kv_bytes_max", "raise it"},
+     "budget.auto.kv_bytes_max", "raise it"},
 };
 
 const BadGenerate kSamplings[] = {
     {"temperature NaN", [](auto& r) { r.mutable_sampling()->set_temperature(kNan); }, kInvalid,
-     "temperature", "0 to 100"},
+     "sampling.temperature", "0 to 100"},
     {"temperature negative", [](auto& r) { r.mutable_sampling()->set_temperature(-1); }, kInvalid,
-     "temperature", "0 to 100"},
+     "sampling.temperature", "0 to 100"},
     {"temperature infinite", [](auto& r) { r.mutable_sampling()->set_temperature(INFINITY); },
-     kInvalid, "temperature", "0 to 100"},
-    {"top_k negative", [](auto& r) { r.mutable_sampling()->set_top_k(-1); }, kInvalid, "top_k",
-     ">= 0"},
-    {"top_p negative", [](auto& r) { r.mutable_sampling()->set_top_p(-0.5f); }, kInvalid, "top_p",
-     "up to 1"},
-    {"top_p zero", [](auto& r) { r.mutable_sampling()->set_top_p(0); }, kInvalid, "top_p",
+     kInvalid, "sampling.temperature", "0 to 100"},
+    {"top_k negative", [](auto& r) { r.mutable_sampling()->set_top_k(-1); }, kInvalid,
+     "sampling.top_k", ">= 0"},
+    {"top_p negative", [](auto& r) { r.mutable_sampling()->set_top_p(-0.5f); }, kInvalid,
+     "sampling.top_p", "up to 1"},
+    {"top_p zero", [](auto& r) { r.mutable_sampling()->set_top_p(0); }, kInvalid, "sampling.top_p",
      "more than 0"},
-    {"min_p over one", [](auto& r) { r.mutable_sampling()->set_min_p(1.5f); }, kInvalid, "min_p",
-     "0 to 1"},
+    {"min_p over one", [](auto& r) { r.mutable_sampling()->set_min_p(1.5f); }, kInvalid,
+     "sampling.min_p", "0 to 1"},
     {"repetition penalty zero", [](auto& r) { r.mutable_sampling()->set_repetition_penalty(0); },
-     kInvalid, "repetition_penalty", "up to 10"},
+     kInvalid, "sampling.repetition_penalty", "up to 10"},
     {"presence penalty", [](auto& r) { r.mutable_sampling()->set_presence_penalty(3); }, kInvalid,
-     "presence_penalty", "-2 to 2"},
+     "sampling.presence_penalty", "-2 to 2"},
     {"frequency penalty NaN", [](auto& r) { r.mutable_sampling()->set_frequency_penalty(kNan); },
-     kInvalid, "frequency_penalty", "-2 to 2"},
+     kInvalid, "sampling.frequency_penalty", "-2 to 2"},
     {"bias of unknown id",
      [](auto& r) { r.mutable_sampling()->add_logit_bias()->set_token_id(99999); }, kInvalid,
-     "logit_bias", "allowed: 0 to"},
+     "sampling.logit_bias", "allowed: 0 to"},
     {"bias too large", [](auto& r) { r.mutable_sampling()->add_logit_bias()->set_bias(101); },
-     kInvalid, "logit_bias", "-100 to 100"},
+     kInvalid, "sampling.logit_bias", "-100 to 100"},
     {"bias twice",
      [](auto& r) {
        r.mutable_sampling()->add_logit_bias()->set_token_id(3);
        r.mutable_sampling()->add_logit_bias()->set_token_id(3);
      },
-     kInvalid, "logit_bias", "twice"},
+     kInvalid, "sampling.logit_bias", "twice"},
     {"too many biases",
      [](auto& r) {
        for (int i = 0; i < 1025; ++i) r.mutable_sampling()->add_logit_bias()->set_token_id(i % 800);
      },
-     kInvalid, "logit_bias", "at most 1024"},
-    {"n zero", [](auto& r) { r.mutable_sampling()->set_n(0); }, kInvalid, "n 0", "1 to"},
+     kInvalid, "sampling.logit_bias", "at most 1024"},
+    {"n zero", [](auto& r) { r.mutable_sampling()->set_n(0); }, kInvalid, "sampling.n 0", "1 to"},
     {"n enormous", [](auto& r) { r.mutable_sampling()->set_n(2000000000); }, kInvalid,
-     "n 2000000000", "1 to"},
+     "sampling.n 2000000000", "1 to"},
 };
 
 const BadGenerate kStops[] = {
@@ -129,24 +129,24 @@ const BadGenerate kStops[] = {
      [](auto& r) {
        for (int i = 0; i < 10000; ++i) r.mutable_stopping()->add_stop("x");
      },
-     kInvalid, "stop has 10000", "at most 16"},
-    {"empty stop string", [](auto& r) { r.mutable_stopping()->add_stop(""); }, kInvalid, "stop",
-     "1 to 256"},
+     kInvalid, "stopping.stop has 10000", "at most 16"},
+    {"empty stop string", [](auto& r) { r.mutable_stopping()->add_stop(""); }, kInvalid,
+     "stopping.stop", "1 to 256"},
     {"long stop string", [](auto& r) { r.mutable_stopping()->add_stop(std::string(257, 'x')); },
-     kInvalid, "stop", "1 to 256"},
+     kInvalid, "stopping.stop", "1 to 256"},
     {"too many stop ids",
      [](auto& r) {
        for (int i = 0; i < 65; ++i) r.mutable_stopping()->add_stop_token_ids(i);
      },
-     kInvalid, "stop_token_ids", "at most 64"},
+     kInvalid, "stopping.stop_token_ids", "at most 64"},
     {"unknown stop id", [](auto& r) { r.mutable_stopping()->add_stop_token_ids(-5); }, kInvalid,
-     "stop_token_ids", "allowed: 0 to"},
+     "stopping.stop_token_ids", "allowed: 0 to"},
     {"max_tokens negative", [](auto& r) { r.mutable_stopping()->set_max_tokens(-1); }, kInvalid,
-     "max_tokens", ">= 0"},
+     "stopping.max_tokens", ">= 0"},
     {"min_tokens negative", [](auto& r) { r.mutable_stopping()->set_min_tokens(-1); }, kInvalid,
-     "min_tokens", "0 to"},
+     "stopping.min_tokens", "0 to"},
     {"min_tokens over max_tokens", [](auto& r) { r.mutable_stopping()->set_min_tokens(9); },
-     kInvalid, "min_tokens", "0 to 4"},
+     kInvalid, "stopping.min_tokens", "0 to 4"},
 };
 
 const BadGenerate kOthers[] = {

@@ -5,7 +5,10 @@
 #include <csignal>
 #include <filesystem>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_split.h"
 #include "grpcpp/generic/generic_stub.h"
+#include "kernels/backend_factory.h"
 #include "tests/engine/model/golden.h"
 #include "tests/server/calls.h"
 #include "tests/server/process.h"
@@ -16,6 +19,7 @@ namespace {
 
 using grpc::health::v1::HealthCheckResponse;
 using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
 const std::string kModel = "tests/data/golden/adaptive-tiny";
@@ -28,8 +32,9 @@ TEST(Catserved, TellsWhatItServesAndWhere) {
   EXPECT_EQ("127.0.0.1:" + ReadAll(directory.File("port.metrics")), server.MetricsAddress() + "\n");
   const std::string loaded = server.WaitForError("event=model_loaded");
   EXPECT_THAT(loaded, AllOf(HasSubstr("name=adaptive-tiny"), HasSubstr("kind=cat"),
-                            HasSubstr("kv_dtype=F32"), HasSubstr("kv_bytes="),
-                            HasSubstr("full_context_sequences=\"1: ")));
+                            HasSubstr("kv_dtype=F32"), HasSubstr("step_tokens_max=256")));
+  EXPECT_THAT(server.WaitForError("event=kv_memory"),
+              AllOf(HasSubstr(" bytes="), ContainsRegex("[0-9]+ at chunk size 1, [0-9]+ at 2,")));
   server.Signal(SIGTERM);
   EXPECT_EQ(server.Wait(), 0);
 }
@@ -118,6 +123,11 @@ void ExpectStartFails(std::vector<std::string> args, int code,
   Process server(args);
   EXPECT_EQ(server.Wait(), code);
   for (const std::string& text : says) EXPECT_THAT(server.err(), HasSubstr(text));
+  const std::string err = server.err();
+  for (const absl::string_view line : absl::StrSplit(err, '\n', absl::SkipEmpty())) {
+    const bool ours = absl::StartsWith(line, "time=") || absl::StartsWith(line, "catserved: ");
+    EXPECT_TRUE(ours) << "a library's own line: " << line;
+  }
 }
 
 TEST(Catserved, BadFlagsEndWithCodeTwoAndARemedy) {
@@ -134,6 +144,19 @@ TEST(Catserved, BadFlagsEndWithCodeTwoAndARemedy) {
                    {"--default_budget=5", "1, 2, 4, 8, 16"});
   ExpectStartFails(with({"--model=" + kModel, "--kv_memory_bytes=1000"}), 2,
                    {"--kv_memory_bytes=1000", "or more"});
+}
+
+TEST(Catserved, ABackendThatThisBuildHasNotIsAClearError) {
+  if (MakeBackend("cuda", 1).ok()) GTEST_SKIP() << "this build has it";
+  ExpectStartFails(
+      {"--model=" + kModel, "--backend=cuda", "--listen_address=127.0.0.1:0", "--metrics_address="},
+      2, {"--backend=cuda", "this build has cpu"});
+}
+
+TEST(Catserved, HelpTellsFlagsAndExitCodes) {
+  Process help({ServerBinary(), "--help"});
+  EXPECT_EQ(help.Wait(), 0);
+  EXPECT_THAT(help.out(), AllOf(HasSubstr("--step_tokens_max"), HasSubstr("Exit code: 0")));
 }
 
 TEST(Catserved, ATakenPortIsAClearError) {

@@ -4,7 +4,6 @@
 
 #include "server/dial.h"
 #include "server/flags.h"
-#include "server/kv_size.h"
 #include "server/log.h"
 #include "server/model_card.h"
 #include "server/port_file.h"
@@ -63,10 +62,23 @@ TEST(Flags, EachMistakeNamesTheFlagAndTheRemedy) {
       {{good_model, "--kv_dtype=F8"}, "--kv_dtype", "BF16", "--kv_dtype=F32"},
       {{good_model, "--default_budget=most"}, "--default_budget", "auto", "--default_budget=auto"},
       {{good_model, "--kv_memory_bytes=-1"}, "--kv_memory_bytes", "0 to", "--kv_memory_bytes=0"},
+      {{good_model, "--kv_memory_bytes=9000000000000000000"},
+       "--kv_memory_bytes=9000000000000000000",
+       "0 to 1000000000000000",
+       "--kv_memory_bytes=0"},
+      {{good_model, "--queue_requests_max=0"},
+       "--queue_requests_max=0",
+       "1 to 1000000",
+       "--queue_requests_max=256"},
+      {{good_model, "--step_tokens_max=65537"},
+       "--step_tokens_max=65537",
+       "0 to 65536",
+       "--step_tokens_max=0"},
+      {{good_model, "--step_rows_max=16"}, "--step_rows_max", "--step_tokens_max", good_model},
       {{good_model, "--drain_seconds=nan"}, "--drain_seconds", "0 to", "--drain_seconds=30"},
       {{good_model, "--request_bytes_max=1"},
        "--request_bytes_max",
-       "1024",
+       "1024 to 268435456",
        "--request_bytes_max=4194304"},
   };
   for (const auto& bad : cases) {
@@ -149,25 +161,6 @@ ModelGeometry Cat() {
           .block_size = 256,
           .vocab_size = 100,
           .bytes_per_entry = 64};
-}
-
-TEST(KvSize, TakesWhatTheSlotsCanUseWithinAQuarter) {
-  // Most entries up to 256 tokens: 68 at C = 4 (5 pages), 32 at C = 16 (2 pages).
-  EXPECT_EQ(*KvPages(Cat(), 0, 10, int64_t{1} << 40), 50);
-  EXPECT_EQ(*KvPages(Cat(), 0, 10, 4 * 20 * 16 * 64), 20);
-  EXPECT_EQ(*KvPages(Cat(), 7 * 16 * 64 + 5, 10, 0), 7);
-  const auto little = KvPages(Cat(), 16 * 64, 10, 0);
-  EXPECT_THAT(Message(little.status()), AllOf(HasSubstr("--kv_memory_bytes=1024"),
-                                              HasSubstr("--kv_memory_bytes=2048 or more")));
-  EXPECT_EQ(FullContextSequences(Cat(), 30), "4: 6, 16: 15");
-}
-
-TEST(KvSize, ADenseModelNeedsAnEntryForEachToken) {
-  ModelGeometry dense = Cat();
-  dense.kind = ModelKind::kDense;
-  dense.chunk_sizes = {};
-  EXPECT_EQ(*KvPages(dense, 0, 2, int64_t{1} << 40), 32);
-  EXPECT_EQ(FullContextSequences(dense, 32), "2");
 }
 
 TEST(Dial, CoarserCostsLessMemoryAndADenseModelIsItsOwnMeasure) {

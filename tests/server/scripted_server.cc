@@ -68,6 +68,7 @@ ScriptedServer::ScriptedServer(Options options) : options_(options) {
   server.queue_requests_max = options.queue_requests_max;
   server.request_bytes_max = options.request_bytes_max;
   server.reader_stall = options.reader_stall;
+  server.reader_lag_tokens_max = options.reader_lag_tokens_max;
   server.keepalive = absl::Seconds(30);
   absl::StatusOr<std::unique_ptr<GrpcServer>> started = GrpcServer::Start(server, *metrics_);
   if (!started.ok()) throw std::runtime_error(started.status().ToString());
@@ -118,6 +119,7 @@ void ScriptedServer::Serve() {
   }
   model->card.dense_twin = DenseTwin{32, 2, 4, 8};
   model->card.heldout_bits_per_byte = {{8, 1.25}};
+  model->slots = options_.slots;
   model->default_budget = *ReadDefaultBudget("auto", model->description.geometry);
   server_->Serve(std::move(model));
 }

@@ -48,6 +48,7 @@ class ScriptedServer {
     int32_t queue_requests_max = 16;
     int32_t request_bytes_max = 1 << 20;
     absl::Duration reader_stall = absl::Seconds(60);
+    int32_t reader_lag_tokens_max = 64;
     bool tokenizer = true;
     bool dense = false;
     bool serve = true;     // false: still loading
