@@ -89,7 +89,7 @@ void WatchInterrupts() {
 
 bool Interrupted() { return TheInterrupts().seen; }
 
-int Fail(const grpc::Status& status, const Client& client) {
+int Fail(const grpc::Status& status, const Client& client, bool answered) {
   if (Interrupted()) {
     std::fputs("\ncatctl: interrupted; the request was cancelled\n", stderr);
     return kExitInterrupted;
@@ -97,9 +97,11 @@ int Fail(const grpc::Status& status, const Client& client) {
   std::string message = status.error_message();
   if (status.error_code() == grpc::StatusCode::UNAVAILABLE && !absl::StartsWith(message, "load") &&
       !absl::StartsWith(message, "draining")) {
-    message = absl::StrCat("cannot reach ", client.address,
-                           ": start the server with `make serve`, or name another one with "
-                           "--server=HOST:PORT");
+    message = answered ? absl::StrCat("the answer was cut off: ", client.address,
+                                      " stopped or the connection to it was lost")
+                       : absl::StrCat("cannot reach ", client.address,
+                                      ": start the server with `make serve`, or name another one "
+                                      "with --server=HOST:PORT");
   } else if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
     message = absl::StrCat("no answer within --timeout_seconds from ", client.address);
   }

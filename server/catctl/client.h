@@ -44,8 +44,9 @@ class Call {
 void WatchInterrupts();
 bool Interrupted();
 
-// Prints one line that says what went wrong and what to do. Returns the exit code.
-int Fail(const grpc::Status& status, const Client& client);
+// Prints one line that says what went wrong and what to do. Returns the exit code. `answered`: the
+// server was there before and has sent something.
+int Fail(const grpc::Status& status, const Client& client, bool answered = false);
 int FailUsage(absl::string_view message);
 
 // The content of a file, or of stdin for "-". Errors: NOT_FOUND naming the file.

@@ -7,6 +7,8 @@ ABSL_FLAG(double, timeout_seconds, 0, "give up after this long; 0: never (wait: 
 ABSL_FLAG(bool, json, false, "generate, model, load: print messages as JSON, one a line");
 ABSL_FLAG(std::string, chunk_size, "", "generate: the chunk size; score: a list, as 4,8,16");
 ABSL_FLAG(bool, automatic, false, "generate: let the server choose the chunk size; also --auto");
+ABSL_FLAG(absl::optional<int64_t>, kv_bytes_max, absl::nullopt,
+          "generate: most bytes of KV memory; the server chooses a chunk size that keeps it");
 ABSL_FLAG(std::string, prompt_file, "", "generate: read the prompt from this file; - is stdin");
 ABSL_FLAG(std::string, token_ids, "", "generate: the prompt as ids, as 5,17,3, instead of text");
 ABSL_FLAG(absl::optional<int32_t>, max_tokens, absl::nullopt, "generate: most tokens to generate");
@@ -18,5 +20,9 @@ ABSL_FLAG(absl::optional<uint64_t>, seed, absl::nullopt, "generate: the same see
 ABSL_FLAG(absl::optional<int32_t>, n, absl::nullopt, "generate: how many texts");
 ABSL_FLAG(std::vector<std::string>, stop, {}, "generate: stop strings, separated by commas");
 ABSL_FLAG(bool, ignore_eos, false, "generate: go on after the end-of-text token");
+ABSL_FLAG(absl::optional<int32_t>, priority, absl::nullopt,
+          "generate: lower runs first; p stands in the queue as if it had come p seconds later");
+ABSL_FLAG(std::string, cache_salt, "", "generate: share cached prompts only with this salt");
+ABSL_FLAG(bool, bypass_prefix_cache, false, "generate: neither read nor fill the prefix cache");
 ABSL_FLAG(bool, stats, false, "generate: tell times and memory on stderr");
 ABSL_FLAG(std::string, file, "", "score: the text; - is stdin");

@@ -1,4 +1,6 @@
 // catctl generate: streams text as it comes.
+#include <unistd.h>
+
 #include <cstdio>
 #include <map>
 
@@ -38,12 +40,15 @@ absl::Status ReadPrompt(const std::vector<std::string>& words, v1::Prompt& promp
 
 absl::Status ReadBudget(v1::GenerateRequest& request) {
   const std::string chunk_size = absl::GetFlag(FLAGS_chunk_size);
+  const absl::optional<int64_t> kv_bytes_max = absl::GetFlag(FLAGS_kv_bytes_max);
   int32_t number = 0;
-  if (absl::GetFlag(FLAGS_automatic)) {
+  if (absl::GetFlag(FLAGS_automatic) || kv_bytes_max) {
     if (!chunk_size.empty()) {
-      return absl::InvalidArgumentError("use either --chunk_size or --auto");
+      return absl::InvalidArgumentError(
+          "use either --chunk_size, which is exact, or --auto (--kv_bytes_max implies it)");
     }
-    request.mutable_budget()->mutable_auto_();
+    v1::AutoBudget& budget = *request.mutable_budget()->mutable_auto_();
+    if (kv_bytes_max) budget.set_kv_bytes_max(*kv_bytes_max);
   } else if (!chunk_size.empty()) {
     if (!absl::SimpleAtoi(chunk_size, &number)) {
       return absl::InvalidArgumentError(
@@ -68,6 +73,13 @@ void ReadSampling(v1::GenerateRequest& request) {
   if (absl::GetFlag(FLAGS_ignore_eos)) stopping.set_ignore_eos(true);
 }
 
+void ReadSharing(v1::GenerateRequest& request) {
+  if (const auto value = absl::GetFlag(FLAGS_priority)) request.set_priority(*value);
+  const std::string salt = absl::GetFlag(FLAGS_cache_salt);
+  if (!salt.empty()) request.set_cache_salt(salt);
+  if (absl::GetFlag(FLAGS_bypass_prefix_cache)) request.set_bypass_prefix_cache(true);
+}
+
 // Prints what comes: one choice as it streams, several at the end, one after the other.
 class Printer {
  public:
@@ -82,10 +94,12 @@ class Printer {
       PrintText(response.tokens());
     }
     if (response.has_started()) started_ = response.started();
+    if (response.has_budget_changed()) TellChange(response.budget_changed());
     if (response.has_tokens() && first_token_ == absl::InfinitePast()) first_token_ = absl::Now();
     if (response.has_choice_finished()) {
       aborted_ |= response.choice_finished().reason() == v1::FINISH_REASON_ABORTED;
       cut_ |= response.choice_finished().reason() == v1::FINISH_REASON_TIME_LIMIT;
+      full_ |= response.choice_finished().reason() == v1::FINISH_REASON_KV_LIMIT;
     }
     if (response.has_finished()) finished_ = response.finished();
     std::fflush(stdout);
@@ -108,6 +122,7 @@ class Printer {
       return kExitError;
     }
     if (cut_) std::fputs("catctl: the text was cut by its time limit\n", stderr);
+    if (full_) std::fputs("catctl: the text was cut by --kv_bytes_max\n", stderr);
     return kExitOk;
   }
 
@@ -127,7 +142,16 @@ class Printer {
                  absl::StrCat(usage.kv_bytes_dense_same_width()).c_str(), Twin(usage).c_str());
   }
 
+  bool started() const { return !started_.request_id().empty(); }
+
  private:
+  static void TellChange(const v1::BudgetChanged& change) {
+    std::fflush(stdout);
+    if (isatty(STDOUT_FILENO)) std::fputc('\n', stderr);  // the text so far stands in this line
+    std::fprintf(stderr, "catctl: the server changed the chunk size from %d to %d at token %d\n",
+                 change.from_chunk_size(), change.to_chunk_size(), change.at_token());
+  }
+
   void PrintText(const v1::Tokens& tokens) {
     const std::string text = absl::GetFlag(FLAGS_token_ids).empty() || !tokens.text().empty()
                                  ? tokens.text()
@@ -150,6 +174,7 @@ class Printer {
   v1::Finished finished_;
   bool aborted_ = false;
   bool cut_ = false;
+  bool full_ = false;
   absl::Time first_token_ = absl::InfinitePast();
 };
 
@@ -162,6 +187,7 @@ int GenerateCommand(const Client& client, const std::vector<std::string>& words)
   }
   if (auto status = ReadBudget(request); !status.ok()) return FailUsage(status.message());
   ReadSampling(request);
+  ReadSharing(request);
   Call call;
   const absl::Time start = absl::Now();
   const auto stream = client.generation->Generate(&call.context, request);
@@ -169,7 +195,7 @@ int GenerateCommand(const Client& client, const std::vector<std::string>& words)
   v1::GenerateResponse response;
   while (stream->Read(&response)) printer.Print(response);
   const grpc::Status status = stream->Finish();
-  if (!status.ok()) return Fail(status, client);
+  if (!status.ok()) return Fail(status, client, /*answered=*/printer.started());
   printer.End();
   if (absl::GetFlag(FLAGS_stats)) printer.PrintStats(start);
   return printer.TellCuts();

@@ -57,8 +57,9 @@ int ModelCommand(const Client& client, const std::vector<std::string>&) {
   std::printf("%s: %s, %s parameters, weights %s, KV %s, on %s\n", model.name().c_str(),
               model.kind().c_str(), absl::StrCat(model.parameters()).c_str(),
               model.weight_dtype().c_str(), model.kv_dtype().c_str(), model.engine().c_str());
-  std::printf("context %d tokens, vocabulary %d, default budget: %s\n", model.context_limit(),
-              model.vocabulary_size(), Describe(model.default_budget()).c_str());
+  std::printf("context %d tokens, vocabulary %d, %d slots, default budget: %s\n",
+              model.context_limit(), model.vocabulary_size(), model.slots(),
+              Describe(model.default_budget()).c_str());
   PrintDial(model);
   return kExitOk;
 }
@@ -69,10 +70,12 @@ int LoadCommand(const Client& client, const std::vector<std::string>&) {
   const grpc::Status status = client.models->GetLoad(&call.context, {}, &load);
   if (!status.ok()) return Fail(status, client);
   if (absl::GetFlag(FLAGS_json)) return PrintJson(load);
-  std::printf("running %d, waiting %d, KV pages %s of %s (%s bytes)%s\n", load.running_requests(),
-              load.waiting_requests(), absl::StrCat(load.kv_pages_used()).c_str(),
-              absl::StrCat(load.kv_pages_total()).c_str(),
-              absl::StrCat(load.kv_bytes_total()).c_str(), load.draining() ? ", draining" : "");
+  std::printf(
+      "running %d (%d paused), waiting %d, KV pages %s used, %s cached of %s (%s bytes)%s\n",
+      load.running_requests(), load.paused_requests(), load.waiting_requests(),
+      absl::StrCat(load.kv_pages_used()).c_str(), absl::StrCat(load.kv_pages_cached()).c_str(),
+      absl::StrCat(load.kv_pages_total()).c_str(), absl::StrCat(load.kv_bytes_total()).c_str(),
+      load.draining() ? ", draining" : "");
   return kExitOk;
 }
 

@@ -5,9 +5,13 @@
 #include <string>
 #include <vector>
 
+#include "absl/flags/flag.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "server/catctl/commands.h"
+#include "server/catctl/flags.h"
 #include "server/command_line.h"
+#include "server/quiet.h"
 
 namespace catserve {
 namespace {
@@ -25,35 +29,62 @@ constexpr char kHelp[] = R"(catctl asks a running catserved.
   catctl wait                                          until the server is ready
   catctl help
 
+Exit code: 0 for success, 1 if the server refused, cut or could not be reached, 2 for a wrong
+command line, 130 after Ctrl-C.
+
 Flags (- and _ are the same; a text that starts with -- goes after a lone --):
 )";
 
+struct Command {
+  int (*run)(const Client&, const std::vector<std::string>&);
+  bool takes_words;
+};
+
+// The command that the first word names, or a line that says what is wrong.
+absl::StatusOr<Command> FindCommand(const std::vector<std::string>& words) {
+  static const std::map<std::string, Command> commands = {
+      {"generate", {GenerateCommand, true}}, {"model", {ModelCommand, false}},
+      {"score", {ScoreCommand, true}},       {"tokenize", {TokenizeCommand, true}},
+      {"load", {LoadCommand, false}},        {"wait", {WaitCommand, false}}};
+  const auto command = words.empty() ? commands.end() : commands.find(words.front());
+  if (command == commands.end()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        words.empty() ? "which command?" : absl::StrCat("there is no command ", words.front(), "."),
+        " Use generate, model, score, tokenize, load, wait or help."));
+  }
+  if (!command->second.takes_words && words.size() > 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(words.front(), " takes nothing after it, but got \"", words[1], "\""));
+  }
+  const double timeout = absl::GetFlag(FLAGS_timeout_seconds);
+  if (!(timeout >= 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("--timeout_seconds=", timeout,
+                                                   " is out of range; allowed: 0 (never) or more"));
+  }
+  return command->second;
+}
+
 int Main(std::vector<std::string> args) {
+  SilenceLibraries();
   WatchInterrupts();
+  bool wants_help = false;
   for (std::string& arg : args) {
     if (arg == "--") break;
     if (arg == "--auto") arg = "--automatic";
+    wants_help |= arg == "--help";
   }
   absl::StatusOr<std::vector<std::string>> words = ParseCommandLine(args, kFolder);
-  const bool wants_help = !args.empty() && (args[0] == "help" || args[0] == "--help");
+  wants_help |=
+      words.ok() && !words->empty() && (words->front() == "help" || words->front() == "-h");
   if (wants_help) {
     std::printf("%s%s", kHelp, DescribeFlags(kFolder).c_str());
     return kExitOk;
   }
   if (!words.ok()) return FailUsage(words.status().message());
-  using Command = int (*)(const Client&, const std::vector<std::string>&);
-  const std::map<std::string, Command> commands = {
-      {"generate", GenerateCommand}, {"model", ModelCommand}, {"score", ScoreCommand},
-      {"tokenize", TokenizeCommand}, {"load", LoadCommand},   {"wait", WaitCommand}};
-  const auto command = words->empty() ? commands.end() : commands.find(words->front());
-  if (command == commands.end()) {
-    return FailUsage(absl::StrCat(words->empty()
-                                      ? "which command?"
-                                      : absl::StrCat("there is no command ", words->front(), "."),
-                                  " Use generate, model, score, tokenize, load, wait or help."));
-  }
+  const absl::StatusOr<Command> command = FindCommand(*words);
+  if (!command.ok()) return FailUsage(command.status().message());
   words->erase(words->begin());
-  const int code = command->second(Connect(), *words);
+  const int code = command->run(Connect(), *words);
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     std::fputs("catctl: cannot write the output; is the disk full?\n", stderr);
     return code == kExitOk ? kExitError : code;

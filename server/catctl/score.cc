@@ -112,7 +112,7 @@ int ScoreCommand(const Client& client, const std::vector<std::string>& words) {
     Score total;
     for (const Piece& piece : pieces) {
       const grpc::Status status = ScorePiece(client, piece, chunk_size, total);
-      if (!status.ok()) return Fail(status, client);
+      if (!status.ok()) return Fail(status, client, /*answered=*/true);
     }
     PrintRow(chunk_size, total);
     std::fflush(stdout);

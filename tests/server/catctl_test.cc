@@ -7,6 +7,7 @@
 
 #include "tests/server/calls.h"
 #include "tests/server/process.h"
+#include "tests/server/proxy.h"
 #include "tests/server/scripted_server.h"
 #include "tests/server/text_model.h"
 
@@ -15,6 +16,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 struct Ran {
@@ -60,10 +62,11 @@ TEST(Catctl, ShowsTheDialAndTheLoad) {
   EXPECT_EQ(model.code, 0) << model.err;
   EXPECT_THAT(model.out,
               AllOf(HasSubstr("scripted: cat, 1234 parameters"), HasSubstr("context 256"),
-                    HasSubstr("auto, 4 to 16"), HasSubstr("1.25"), HasSubstr("dense twin"),
-                    HasSubstr("not measured")));
+                    HasSubstr("8 slots"), HasSubstr("auto, 4 to 16"), HasSubstr("1.25"),
+                    HasSubstr("dense twin"), HasSubstr("not measured")));
   const Ran load = RunClient({"load", server});
-  EXPECT_EQ(load.out, "running 0, waiting 0, KV pages 0 of 256 (1572864 bytes)\n");
+  EXPECT_EQ(load.out,
+            "running 0 (0 paused), waiting 0, KV pages 0 used, 0 cached of 256 (1572864 bytes)\n");
   EXPECT_THAT(RunClient({"model", server, "--json"}).out, HasSubstr("\"chunkSizes\":[{"));
 }
 
@@ -132,6 +135,14 @@ TEST(Catctl, ErrorsSayWhatToDo) {
       {{"score", server}, 2, "--file"},
       {{"score", server, "--file=/no/such/file"}, 2, "/no/such/file"},
       {{"tokenize", server}, 2, "needs a text"},
+      {{"generate", server, "--chunk-size=8", "--kv-bytes-max=9999", "x"}, 2, "either"},
+      {{"generate", server, "--priority=101", "x"}, 1, "priority 101"},
+      {{"generate", server, "--cache-salt=" + std::string(129, 's'), "x"}, 1, "cache_salt has 129"},
+      {{"load", server, "extra"}, 2, "load takes nothing after it, but got \"extra\""},
+      {{"model", server, "extra"}, 2, "model takes nothing after it"},
+      {{"wait", server, "extra"}, 2, "wait takes nothing after it"},
+      {{"load", server, "--timeout-seconds", "-1"}, 2, "--timeout_seconds=-1 is out of range"},
+      {{"load", server, "--timeout-seconds=nan"}, 2, "--timeout_seconds=nan is out of range"},
       {{"genrate", server}, 2, "there is no command genrate. Use"},
       {{}, 2, "which command"},
   };
@@ -141,9 +152,41 @@ TEST(Catctl, ErrorsSayWhatToDo) {
     EXPECT_EQ(ran.code, bad.code);
     EXPECT_THAT(ran.err, AllOf(StartsWith("catctl: "), HasSubstr(bad.says)));
   }
-  const Ran help = RunClient({"help"});
-  EXPECT_EQ(help.code, 0);
-  EXPECT_THAT(help.out, AllOf(HasSubstr("catctl generate"), HasSubstr("--chunk_size")));
+}
+
+TEST(Catctl, HelpIsThereHoweverItIsAskedFor) {
+  const std::vector<std::vector<std::string>> ways = {
+      {"help"}, {"-h"}, {"--help"}, {"--server=127.0.0.1:1", "help"}, {"generate", "--help"}};
+  for (const std::vector<std::string>& way : ways) {
+    SCOPED_TRACE(way.front());
+    const Ran help = RunClient(way);
+    EXPECT_EQ(help.code, 0) << help.err;
+    EXPECT_THAT(help.out, AllOf(HasSubstr("catctl generate"), HasSubstr("--chunk_size"),
+                                HasSubstr("Exit code: 0")));
+  }
+}
+
+TEST(Catctl, InvalidTextIsOneLineThatNamesTheByte) {
+  ScriptedServer house;
+  const Ran ran = RunClient({"generate", "--server=" + house.address(), "ab\xFF"});
+  EXPECT_EQ(ran.code, 1);
+  EXPECT_EQ(
+      ran.err,
+      "catctl: prompt.text: not valid UTF-8 at byte 2; send UTF-8 text or prompt.token_ids\n");
+}
+
+TEST(Catctl, AStreamThatIsCutOffIsToldFromAServerThatIsNotThere) {
+  ScriptedServer house;
+  house.executor().SetScript(house.Bytes("tick "));
+  house.executor().Hold();
+  Proxy proxy(house.address());
+  Process client({ClientBinary(), "generate", "--server=" + proxy.address(), "x"});
+  house.executor().Allow(20);
+  ASSERT_FALSE(client.WaitForOutputPart("tick").empty());
+  proxy.Cut();
+  EXPECT_EQ(client.Wait(), 1);
+  EXPECT_THAT(client.err(), AllOf(HasSubstr("the answer was cut off: " + proxy.address()),
+                                  Not(HasSubstr("start the server"))));
 }
 
 TEST(Catctl, AFullDiskIsAnError) {
