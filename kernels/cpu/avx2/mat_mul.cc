@@ -33,7 +33,7 @@ void Store(const Tile<W>& t, float* out, int64_t valid, __m256 low, __m256 high)
   StoreFirst(out + 8, high, n_high);
 }
 
-template <int R, int P, typename W>
+template <int R, int P, bool kFetch, typename W>
 void Multiply(const Tile<W>& t) {
   __m256 sums[R][P][2];
 #pragma GCC unroll 8
@@ -47,7 +47,7 @@ void Multiply(const Tile<W>& t) {
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
       const W* at = w + p * panel_size;
-      if (R <= 3) _mm_prefetch(reinterpret_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T0);
+      if (kFetch) _mm_prefetch(reinterpret_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T0);
       const __m256 low = Load(at);
       const __m256 high = Load(at + 8);
 #pragma GCC unroll 8
@@ -69,15 +69,15 @@ void Multiply(const Tile<W>& t) {
   }
 }
 
-template <typename W>
+template <bool kFetch, typename W>
 void MultiplyRows(const Tile<W>& t, int64_t rows) {
   switch (rows) {
-    case 1: return Multiply<1, 1>(t);
-    case 2: return Multiply<2, 1>(t);
-    case 3: return Multiply<3, 1>(t);
-    case 4: return Multiply<4, 1>(t);
-    case 5: return Multiply<5, 1>(t);
-    default: return Multiply<6, 1>(t);
+    case 1: return Multiply<1, 1, kFetch>(t);
+    case 2: return Multiply<2, 1, kFetch>(t);
+    case 3: return Multiply<3, 1, kFetch>(t);
+    case 4: return Multiply<4, 1, kFetch>(t);
+    case 5: return Multiply<5, 1, kFetch>(t);
+    default: return Multiply<6, 1, kFetch>(t);
   }
 }
 
@@ -87,9 +87,9 @@ void FewRows(Tile<W> t) {
   while (t.out_features > 0) {
     const int64_t panels = t.out_features > (P - 1) * kPanel ? P : 1;
     if (panels == P) {
-      Multiply<R, P>(t);
+      Multiply<R, P, true>(t);
     } else {
-      Multiply<R, 1>(t);
+      Multiply<R, 1, true>(t);
     }
     t.panel += panels * t.in * kPanel;
     t.out += panels * kPanel;
@@ -108,7 +108,12 @@ void ManyRows(Tile<W> t, int64_t rows) {
       Tile<W> part = t;
       part.x += first * t.x_stride;
       part.out += first * t.out_stride;
-      MultiplyRows(part, rows * (i + 1) / tiles - first);
+      const int64_t count = rows * (i + 1) / tiles - first;
+      if (i == 0) {  // brings the panel into the cache, and the beginning of the next
+        MultiplyRows<true>(part, count);
+      } else {
+        MultiplyRows<false>(part, count);
+      }
     }
     t.panel += t.in * kPanel;
     t.out += kPanel;
