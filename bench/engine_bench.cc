@@ -97,6 +97,7 @@ Request MakeRequest(const Setup& setup, int32_t chunk_size, int32_t prompt, int3
     request.prompt.push_back((i * 7919 + prompt) % setup.description.geometry.vocab_size);
   }
   request.budget.chunk_size = chunk_size;
+  request.bypass_prefix_cache = true;  // every run computes its prompt
   request.sampling.temperature = 0;
   request.stop.max_tokens = generated;
   return request;
