@@ -50,11 +50,6 @@ class Bench:
         subprocess.run([self.build / "bench/write_checkpoint", name, directory], check=True)
         return directory
 
-    def step_flag(self):  # TEMP
-        text = subprocess.run([self.build / "server/catserved", "--help"], text=True,
-                              capture_output=True, check=False).stdout
-        return "step_tokens_max" if "step_tokens_max" in text else "step_rows_max"
-
     def load(self, server, *flags):
         """Runs serve_load on `server`; its JSON."""
         with tempfile.TemporaryDirectory() as work:

@@ -7,7 +7,10 @@ CHUNK_SIZES = (4, 8, 16, 32)
 TOKENS = 2048  # of a full sequence in `capacity`
 DENSE_SEQUENCES = 4  # that the memory of `capacity` holds
 TRIES = 6
-STEP_TOKENS = 16384  # prompts are read in few steps, so that all of them live together
+# Prompts are read beside streams a piece a step: the first sequence must still draw tokens when the
+# last one has read its prompt.
+GENERATED = 320
+STEP_TOKENS = 8192  # before the first stream there is nothing to be gentle to
 
 
 def most_live(calls):
@@ -21,18 +24,21 @@ def most_live(calls):
     return most
 
 
-def try_sequences(bench, server, count, budget, generated):
-    """Sends `count` sequences of 2,048 tokens; (most live at once, clean). Clean: every one came to
-    2,048 tokens with no chunk size changed and nothing preempted."""
+def try_sequences(bench, server, count, budget):
+    """Sends `count` sequences of 2,048 tokens; what came of it. Clean: every one came to 2,048
+    tokens with no chunk size changed and nothing preempted."""
     before = server.metric("catserve_preemptions_total")
     result = bench.load(server, f"--concurrency={count}", f"--requests={count}",
-                        f"--lengths={TOKENS - generated}:{generated}", f"--budgets={budget}",
+                        f"--lengths={TOKENS - GENERATED}:{GENERATED}", f"--budgets={budget}",
                         "--duration_seconds=3600", "--bypass_prefix_cache", "--record_calls")
     calls = result["calls"]
-    whole = all(len(call["token_times"]) == generated and not call["budget_changes"]
+    whole = all(len(call["token_times"]) == GENERATED and not call["budget_changes"]
                 for call in calls)
     clean = whole and server.metric("catserve_preemptions_total") == before
-    return most_live([call for call in calls if call["token_times"]]), clean
+    return {"sent": count, "clean": clean,
+            "live": most_live([call for call in calls if call["token_times"]]),
+            "running_peak": result["summary"]["running_peak"],
+            "waiting_peak": result["summary"]["waiting_peak"]}
 
 
 def count_live(bench, model, kv_bytes, chunk_size):
@@ -40,21 +46,18 @@ def count_live(bench, model, kv_bytes, chunk_size):
     pages = kv_bytes // (PAGE_ENTRIES * entry_bytes(bench, model))
     formula = pages // peak_pages(TOKENS, chunk_size)
     budget = str(chunk_size) if chunk_size else "none"
-    step = bench.step_flag()
     count, best, log = pages // held_pages(TOKENS, chunk_size) + 2, 0, []
-    with Server(bench, model, kv_memory_bytes=kv_bytes, slots=64, **{step: STEP_TOKENS}) as server:
+    with Server(bench, model, kv_memory_bytes=kv_bytes, slots=64,
+                step_tokens_max=STEP_TOKENS) as server:
         for _ in range(TRIES):
-            # Long enough that the first still draws when the last has read its prompt.
-            live, clean = try_sequences(bench, server, count, budget, max(24, 2 * count))
-            log.append({"sent": count, "live": live, "clean": clean})
+            log.append(try_sequences(bench, server, count, budget))
+            live, clean = log[-1]["live"], log[-1]["clean"]
             say(f"  {model} {budget}: {count} sent, {live} lived together, "
                 f"{'none' if clean else 'some'} preempted")
             if clean:
                 best = max(best, live)
-            if clean and live < count:
-                break  # the others waited: this is all that fits
-            if not clean and best >= count - 1:
-                break
+            if clean and live < count or not clean and best >= count - 1:
+                break  # the others waited, or one more than the best is too many
             count = count + 2 if clean else count - 1
     return {"model": model, "chunk_size": chunk_size, "live": best, "formula": formula,
             "pages": pages, "pages_per_sequence": peak_pages(TOKENS, chunk_size), "tries": log}
