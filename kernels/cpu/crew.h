@@ -35,7 +35,7 @@ class Crew {
   template <typename Work>
   void ForRanges(int64_t items, int64_t work_per_item, Work work) {
     const int64_t total = items * work_per_item;
-    const int64_t workers = std::max<int64_t>(1, total / kWorkPerWorker);
+    const int64_t workers = 1 + total / kWorkPerWorker;
     const int64_t pieces = workers == 1 ? 1 : std::min({items, total / kWorkPerPiece, kPiecesMax});
     pool_.Run(static_cast<int>(pieces), static_cast<int>(std::min(workers, kPiecesMax)),
               [&](int piece, int worker) { work(Share(items, piece, pieces), mates_[worker]); });
@@ -50,9 +50,9 @@ class Crew {
   }
 
  private:
-  // In element operations: the least that is worth waking one more thread for, and what keeps the
-  // ends of a run even while claiming a piece stays cheap. Fixed by measurement (decision 4).
-  static constexpr int64_t kWorkPerWorker = 1 << 17;
+  // In element operations: what is worth waking one more thread for, and what keeps the ends of a
+  // run even while claiming a piece stays cheap. Measured: docs/decisions/0004.
+  static constexpr int64_t kWorkPerWorker = 1 << 16;  // about 10 us
   static constexpr int64_t kWorkPerPiece = 1 << 14;
   static constexpr int64_t kPiecesMax = 1 << 12;
 

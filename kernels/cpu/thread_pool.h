@@ -55,7 +55,7 @@ class ThreadPool {
   // A claim is what gives the right to read work_: until its piece is done, Run cannot return, so
   // *work_ lives and belongs to the run that the piece is of. A thread that looked at unclaimed_ in
   // one run and claims in a later one has claimed a piece of the later one, and reads its work_.
-  // Hence nobody needs to know which run it is, and no counter of runs can wrap.
+  // Hence nobody needs to know which run it is, and no tag can wrap into a wrong claim.
   const absl::FunctionRef<void(int, int)>* work_ = nullptr;
 
   // On lines of their own: claims, ends and sleep do not disturb each other.
