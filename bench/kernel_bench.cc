@@ -58,12 +58,12 @@ class KernelBench {
     Print("fma_peak", ceilings_.flops_per_second / 1e9, "GFLOP/s");
   }
 
-  void MatMul(DType dtype) {
+  void MatMul(DType dtype, WeightFormat format) {
     std::vector<float> host = RandomFloats(kOut * kIn, 0.05f);  // as BF16: any bits do
     const TensorView view(host.data(), dtype, {kOut, kIn});
     std::vector<std::unique_ptr<Matrix>> weights;
     for (int64_t bytes = 0; bytes < kWeightBytes; bytes += weights.back()->bytes()) {
-      weights.push_back(backend_->Pack(view).value());
+      weights.push_back(backend_->Pack(view, format).value());
     }
     for (const int64_t rows : {1, 2, 4, 16, 64, 512}) {
       std::vector<float> x = RandomFloats(rows * kIn, 1.0f), out(rows * kOut);
@@ -77,8 +77,9 @@ class KernelBench {
             }
           }) /
           static_cast<double>(count);
-      const std::string name =
-          std::string("matmul_") + Name(dtype) + "_rows_" + std::to_string(rows);
+      const std::string name = std::string("matmul_") +
+                               (format == WeightFormat::kInt8 ? "I8" : Name(dtype)) + "_rows_" +
+                               std::to_string(rows);
       Print(name + "_bandwidth", static_cast<double>(weights[0]->bytes()) / seconds / 1e9, "GB/s");
       Print(name + "_rate", 2e-9 * static_cast<double>(rows * kOut * kIn) / seconds, "GFLOP/s");
     }
@@ -143,8 +144,9 @@ class KernelBench {
 
 void Run(int threads) {
   KernelBench bench(threads);
-  bench.MatMul(DType::kF32);
-  bench.MatMul(DType::kBF16);
+  bench.MatMul(DType::kF32, WeightFormat::kAsIs);
+  bench.MatMul(DType::kBF16, WeightFormat::kAsIs);
+  bench.MatMul(DType::kF32, WeightFormat::kInt8);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     bench.Attention(dtype, 1, /*prefill=*/false);
     bench.Attention(dtype, 16, /*prefill=*/false);

@@ -37,6 +37,14 @@ class Matrix {
   virtual int64_t bytes() const = 0;  // read once per product: for the floor of a step
 };
 
+// How a backend holds a weight matrix.
+enum class WeightFormat : uint8_t {
+  kAsIs,  // with the source's precision (F16 may be held as F32)
+  // Whole numbers from -127 to 127 with a scale for each output, the largest magnitude of its
+  // weights / 127: w is held as round-half-even(w / scale).
+  kInt8,
+};
+
 // One row to gather: row `index` of tables[table], or, if via_history, row history[index] of it.
 struct GatherRow {
   int32_t table = 0;
@@ -90,9 +98,12 @@ class Backend {
   // -- Memory. Errors: RESOURCE_EXHAUSTED with the numbers. ---------------------------------------
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
 
-  // Packs a host matrix [out, in] (F32, F16 or BF16). F16 and BF16 keep BF16/F16 precision (F16
-  // weights may be held as F32); the source may be released after the call.
-  virtual absl::StatusOr<std::unique_ptr<Matrix>> Pack(const TensorView& host) = 0;
+  // Packs a host matrix [out, in] (F32, F16 or BF16); the source may be released after the call.
+  virtual absl::StatusOr<std::unique_ptr<Matrix>> Pack(const TensorView& host,
+                                                       WeightFormat format) = 0;
+  absl::StatusOr<std::unique_ptr<Matrix>> Pack(const TensorView& host) {
+    return Pack(host, WeightFormat::kAsIs);
+  }
 
   // Copies a host table into device memory as it is (embedding tables: any float dtype).
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Upload(const TensorView& host) = 0;

@@ -8,9 +8,10 @@
 
 namespace catserve {
 
-enum class DType : uint8_t { kF32, kBF16, kF16, kI32 };
+enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI8 };
 
 constexpr int64_t SizeOf(DType dtype) {
+  if (dtype == DType::kI8) return 1;
   return dtype == DType::kBF16 || dtype == DType::kF16 ? 2 : 4;
 }
 const char* Name(DType dtype);  // "F32", "BF16", ...: as safetensors spells it

@@ -14,7 +14,8 @@ float LoadFloat(const TensorView& source, int64_t i) {
     case DType::kF32: return static_cast<const float*>(source.data)[i];
     case DType::kBF16: return FloatFromBF16(static_cast<const uint16_t*>(source.data)[i]);
     case DType::kF16: return FloatFromF16(static_cast<const uint16_t*>(source.data)[i]);
-    case DType::kI32: break;
+    case DType::kI32:
+    case DType::kI8: break;
   }
   CATSERVE_CHECK(false) << "only float tensors are converted";
   return 0;

@@ -39,8 +39,10 @@ class CpuBackend final : public Backend {
     return HostBuffer::Create(bytes);
   }
 
-  absl::StatusOr<std::unique_ptr<Matrix>> Pack(const TensorView& host) override {
-    return PackedMatrix::Create(host, crew_.pool());
+  using Backend::Pack;
+  absl::StatusOr<std::unique_ptr<Matrix>> Pack(const TensorView& host,
+                                               WeightFormat format) override {
+    return PackedMatrix::Create(host, format, crew_.pool());
   }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Upload(const TensorView& host) override;
@@ -156,6 +158,7 @@ void CpuBackend::MatMul(const TensorView& out, const TensorView& x, const Matrix
                   .rows = std::min(kRowBlock, x.rows() - row),
                   .panels = packed->panel(group * kPanelGroup),
                   .dtype = packed->dtype(),
+                  .scales = packed->scales(group * kPanelGroup),
                   .in = w.in_features(),
                   .out_features = std::min(count * group_width, w.out_features() - column),
                   .add = add});

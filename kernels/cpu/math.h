@@ -51,9 +51,10 @@ inline float Exp(float x) {
 
 inline float Silu(float x) { return x / (1.0f + Exp(-x)); }
 
-// Element i of an array of any float type, as F32.
+// Element i of an array of any float type, or of whole numbers, as F32.
 inline float LoadFloat(const void* data, DType dtype, int64_t i) {
   if (dtype == DType::kF32) return static_cast<const float*>(data)[i];
+  if (dtype == DType::kI8) return static_cast<const int8_t*>(data)[i];
   const uint16_t bits = static_cast<const uint16_t*>(data)[i];
   return dtype == DType::kBF16 ? FloatFromBF16(bits) : FloatFromF16(bits);
 }

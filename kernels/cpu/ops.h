@@ -16,15 +16,17 @@ namespace catserve::cpu {
 // k * kPanel + o % kPanel. The last panel is filled up with zeros.
 inline constexpr int64_t kPanel = 16;
 
-// out[r][o] (+)= fma over k = 0 .. in-1, in order, of x[r][k] * w[o][k], starting from 0.
+// out[r][o] (+)= fma over k = 0 .. in-1, in order, of x[r][k] * w[o][k], starting from 0; with I8
+// weights the finished sum is multiplied by scales[o] before it is stored or added.
 struct MatMulTile {
   float* out = nullptr;  // [rows, out_features]
   int64_t out_stride = 0;
   const float* x = nullptr;  // [rows, in]
   int64_t x_stride = 0;
   int64_t rows = 0;
-  const void* panels = nullptr;  // of the first of out_features, which starts a panel
-  DType dtype = DType::kF32;     // F32 or BF16
+  const void* panels = nullptr;   // of the first of out_features, which starts a panel
+  DType dtype = DType::kF32;      // F32, BF16 or I8
+  const float* scales = nullptr;  // I8: of the outputs, filled up to whole panels; else null
   int64_t in = 0;
   int64_t out_features = 0;
   bool add = false;  // the finished product is added to out

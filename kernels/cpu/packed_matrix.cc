@@ -1,6 +1,8 @@
 #include "kernels/cpu/packed_matrix.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,13 +18,15 @@ constexpr int64_t kFillPieces = 1024;  // at most; a piece is some panels
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Create(const TensorView& host,
+                                                                   WeightFormat format,
                                                                    ThreadPool& pool) {
-  CATSERVE_CHECK(host.rank == 2 && host.dtype != DType::kI32)
+  CATSERVE_CHECK(host.rank == 2 && host.dtype != DType::kI32 && host.dtype != DType::kI8)
       << "a weight matrix is [out, in] of a float type, not rank " << host.rank << " "
       << Name(host.dtype);
   const int64_t out = host.shape[0];
   const int64_t in = host.shape[1];
-  const DType dtype = host.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
+  DType dtype = host.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
+  if (format == WeightFormat::kInt8) dtype = DType::kI8;
   std::unique_ptr<PackedMatrix> matrix(new PackedMatrix(out, in, dtype));
   int64_t bytes = 0;
   if (__builtin_mul_overflow(matrix->panels() * kPanel, in, &bytes) ||
@@ -33,10 +37,13 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Create(const TensorV
   auto buffer = HostBuffer::Create(bytes);
   if (!buffer.ok()) return buffer.status();
   matrix->buffer_ = std::move(*buffer);
+  if (dtype == DType::kI8) matrix->scales_.resize(matrix->panels() * kPanel);
   const int pieces = static_cast<int>(std::clamp<int64_t>(matrix->panels(), 1, kFillPieces));
   pool.Run(pieces, pool.threads(), [&](int piece, int) {
     const Range share = Share(matrix->panels(), piece, pieces);
-    for (int64_t panel = share.begin; panel < share.end; ++panel) matrix->Fill(host, panel);
+    for (int64_t panel = share.begin; panel < share.end; ++panel) {
+      dtype == DType::kI8 ? matrix->Quantize(host, panel) : matrix->Fill(host, panel);
+    }
   });
   return matrix;
 }
@@ -55,6 +62,32 @@ void PackedMatrix::Fill(const TensorView& host, int64_t panel) {
       } else {
         static_cast<float*>(to)[at] = host.dtype == DType::kF16 ? FloatFromF16(row16[k]) : row32[k];
       }
+    }
+  }
+}
+
+void PackedMatrix::Quantize(const TensorView& host, int64_t panel) {
+  constexpr float kMost = 127;
+  auto* const to = static_cast<int8_t*>(const_cast<void*>(this->panel(panel)));
+  const int64_t first = panel * kPanel;
+  const int64_t count = std::min(kPanel, out_ - first);
+  for (int64_t lane = 0; lane < count; ++lane) {
+    const auto weight = [&](int64_t k) {
+      return LoadFloat(host.data, host.dtype, (first + lane) * host.row_stride + k);
+    };
+    float largest = 0;
+    bool finite = true;
+    for (int64_t k = 0; k < in_; ++k) {
+      finite = finite && std::isfinite(weight(k));
+      largest = std::max(largest, std::abs(weight(k)));
+    }
+    // One weight that is no number makes the output none, as it would in floats.
+    scales_[first + lane] = finite ? largest / kMost : std::numeric_limits<float>::quiet_NaN();
+    const float scale = scales_[first + lane];
+    if (!(scale > 0)) continue;  // the buffer is all zeros
+    for (int64_t k = 0; k < in_; ++k) {
+      const float q = std::clamp(std::nearbyint(weight(k) / scale), -kMost, kMost);
+      to[k * kPanel + lane] = static_cast<int8_t>(q);
     }
   }
 }

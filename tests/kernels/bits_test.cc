@@ -51,15 +51,19 @@ void ExpectSameBitsEverywhere(const Operation& operation, std::vector<int64_t> r
 const std::vector<int64_t> kFewToMany = {1, 2, 3, 4, 5, 6, 7, 8, 13, 64, 97, 200, 512};
 
 TEST(BitsTest, MatMul) {
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+  using Held = std::pair<DType, WeightFormat>;
+  for (const auto& [dtype, format] :
+       {Held{DType::kF32, WeightFormat::kAsIs}, Held{DType::kBF16, WeightFormat::kAsIs},
+        Held{DType::kF16, WeightFormat::kAsIs}, Held{DType::kF32, WeightFormat::kInt8},
+        Held{DType::kBF16, WeightFormat::kInt8}}) {
     for (const bool add : {false, true}) {
       Random random(1);
       HostMatrix w(dtype, 150, 67, random.Normal(150 * 67));
       const std::vector<float> x = random.Normal(512 * 67);
       const std::vector<float> before = random.Normal(512 * 150);
       ExpectSameBitsEverywhere(
-          [&](Backend& backend, int64_t rows) {
-            const auto packed = backend.Pack(w.view()).value();
+          [&, dtype = dtype, format = format](Backend& backend, int64_t rows) {
+            const auto packed = backend.Pack(w.view(), format).value();
             Tensor out(backend, {rows, 150}, {before.begin(), before.begin() + rows * 150});
             Tensor x_tensor(backend, {rows, 67}, {x.begin(), x.begin() + rows * 67});
             backend.MatMul(out, x_tensor, *packed, add);

@@ -1,6 +1,7 @@
 // Operations on rows against double precision: gathering, norms, products, gates.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <tuple>
 
 #include "tests/kernels/device.h"
@@ -139,6 +140,43 @@ TEST_P(MatMulContract, MatchesDoublePrecisionOnRaggedShapes) {
     for (const int64_t out : {1, 15, 17, 64, 65, 129}) CheckMatMul(*backend_, dtype, 2, 40, out);
     CheckMatMul(*backend_, dtype, 101, 24, 70);
   }
+}
+
+// Held as the header says, so that the product of the numbers held is exact but for its sums.
+TEST_P(MatMulContract, Int8HoldsEachOutputsWeightsAsWholeNumbersOfItsScale) {
+  for (const DType dtype : kFloatTypes) {
+    constexpr int64_t kIn = 131, kOut = 37;
+    Random random(9);
+    HostMatrix w(dtype, kOut, kIn, random.Normal(kOut * kIn));
+    const auto packed = backend_->Pack(w.view(), WeightFormat::kInt8).value();
+    EXPECT_LT(packed->bytes(), kOut * kIn * 2);
+    const std::vector<float> x = random.Normal(5 * kIn);
+    Tensor out(*backend_, {5, kOut});
+    backend_->MatMul(out, Tensor(*backend_, {5, kIn}, x), *packed, false);
+    const std::vector<float> got = out.Read();
+    for (int64_t o = 0; o < kOut; ++o) {
+      const float* row = w.values.data() + o * kIn;
+      float largest = 0;
+      for (int64_t k = 0; k < kIn; ++k) largest = std::max(largest, std::abs(row[k]));
+      const float scale = largest / 127;
+      for (int64_t r = 0; r < 5; ++r) {
+        double want = 0;
+        for (int64_t k = 0; k < kIn; ++k) want += x[r * kIn + k] * std::nearbyint(row[k] / scale);
+        ASSERT_NEAR(got[r * kOut + o], want * scale, 1e-4) << Name(dtype) << ' ' << o;
+      }
+    }
+  }
+}
+
+TEST_P(MatMulContract, Int8OfZerosIsZeroAndOfNoNumberIsNone) {
+  std::vector<float> values(2 * 8, 0.0f);
+  values[11] = std::numeric_limits<float>::infinity();
+  HostMatrix w(DType::kF32, 2, 8, values);
+  const auto packed = backend_->Pack(w.view(), WeightFormat::kInt8).value();
+  Tensor out(*backend_, {1, 2});
+  backend_->MatMul(out, Tensor(*backend_, {1, 8}, std::vector<float>(8, 1.0f)), *packed, false);
+  EXPECT_EQ(out.Read()[0], 0.0f);
+  EXPECT_TRUE(std::isnan(out.Read()[1]));
 }
 
 TEST_P(MatMulContract, ReadsAndWritesColumnBlocks) {

@@ -28,6 +28,11 @@ inline __m256 Load(const uint16_t* bf16) {
   return WidenBF16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bf16)));
 }
 
+inline __m256 Load(const int8_t* p) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+}
+
 // The first n lanes from memory, zeros in the others; no byte beyond them is read.
 inline __m256 LoadFirst(const float* p, int64_t n) { return _mm256_maskload_ps(p, FirstLanes(n)); }
 
