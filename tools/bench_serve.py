@@ -12,6 +12,7 @@ Ends with a table and name=value lines.
 import argparse
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -85,6 +86,8 @@ def table(figures):
 
 
 def main():
+    # Ends by unwinding, so that the servers it started end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = parse()
     quick = options.quick or options.experiment is None
     bench = harness.Bench(options.build, quick)

@@ -60,7 +60,8 @@ json ToJson(const Sample& s) {
           {"tokens", s.tokens},
           {"running", s.server_running},
           {"waiting", s.server_waiting},
-          {"kv_pages_used", s.kv_pages_used}};
+          {"kv_pages_used", s.kv_pages_used},
+          {"kv_pages_cached", s.kv_pages_cached}};
 }
 
 json ToJson(const Summary& s) {
@@ -101,6 +102,9 @@ json ToJson(const Summary& s) {
           {"kv_pages_total", s.kv_pages_total},
           {"running_peak", s.running_peak},
           {"waiting_peak", s.waiting_peak},
+          {"preemptions", s.preemptions},
+          {"budgets_coarsened", s.budgets_coarsened},
+          {"budgets_refined", s.budgets_refined},
           {"phases", std::move(phases)}};
 }
 
@@ -135,11 +139,12 @@ std::string Table(const Summary& s) {
   absl::StrAppend(&text, Counts("status", s.codes), Counts("ended by", s.reasons),
                   Counts("chunk size at the start", s.chunk_sizes),
                   Counts("chunk size at the end", s.chunk_sizes_last));
-  absl::StrAppendFormat(&text,
-                        "%d budget changes, %d of %d prompt tokens cached, %d of %d pages used at "
-                        "most, %d ran and %d waited at most\n",
-                        s.budget_changes, s.cached_tokens, s.prompt_tokens, s.kv_pages_peak,
-                        s.kv_pages_total, s.running_peak, s.waiting_peak);
+  absl::StrAppendFormat(
+      &text,
+      "%d budget changes told; the server coarsened %d and refined %d, and preempted %d\n"
+      "%d of %d prompt tokens cached, %d of %d pages used at most, %d ran and %d waited at most\n",
+      s.budget_changes, s.budgets_coarsened, s.budgets_refined, s.preemptions, s.cached_tokens,
+      s.prompt_tokens, s.kv_pages_peak, s.kv_pages_total, s.running_peak, s.waiting_peak);
   return text;
 }
 
@@ -160,6 +165,7 @@ std::string Figures(const std::string& name, const Summary& s) {
   line("end_to_end_p50", s.end_to_end_ms.p50, "ms");
   line("end_to_end_p99", s.end_to_end_ms.p99, "ms");
   line("budget_changes", static_cast<double>(s.budget_changes), "changes");
+  line("preemptions", static_cast<double>(s.preemptions), "preemptions");
   line("kv_pages_peak", static_cast<double>(s.kv_pages_peak), "pages");
   return lines;
 }

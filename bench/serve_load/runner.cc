@@ -95,6 +95,7 @@ RunResult Run::Go() {
   Watch();
   sender.join();
   CutTheRest();
+  TakeSample();  // the counters' last values
   ShowProgress(/*last=*/true);
   absl::MutexLock lock(&mutex_);
   result_.calls = std::move(ended_);
@@ -201,6 +202,10 @@ void Run::TakeSample() {
   sample.server_running = load.running_requests();
   sample.server_waiting = load.waiting_requests();
   sample.kv_pages_used = load.kv_pages_used();
+  sample.kv_pages_cached = load.kv_pages_cached();
+  sample.preemptions = load.preemptions();
+  sample.budgets_coarsened = load.budgets_coarsened();
+  sample.budgets_refined = load.budgets_refined();
   result_.kv_pages_total = load.kv_pages_total();
   absl::MutexLock lock(&mutex_);
   sample.sent = sent_;

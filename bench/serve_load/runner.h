@@ -20,7 +20,12 @@ struct Sample {
   int64_t tokens = 0;
   int32_t server_running = 0;
   int32_t server_waiting = 0;
-  int64_t kv_pages_used = 0;
+  int64_t kv_pages_used = 0;    // held by sequences
+  int64_t kv_pages_cached = 0;  // held by the prefix cache alone
+  // Since the server's start.
+  int64_t preemptions = 0;
+  int64_t budgets_coarsened = 0;
+  int64_t budgets_refined = 0;
 };
 
 struct RunResult {

@@ -96,6 +96,11 @@ void CountEnd(const CallRecord& call, Summary& out) {
 
 void SummariseSamples(const RunResult& run, Summary& out) {
   out.kv_pages_total = run.kv_pages_total;
+  if (run.samples.empty()) return;
+  const Sample &first = run.samples.front(), &last = run.samples.back();
+  out.preemptions = last.preemptions - first.preemptions;
+  out.budgets_coarsened = last.budgets_coarsened - first.budgets_coarsened;
+  out.budgets_refined = last.budgets_refined - first.budgets_refined;
   for (const Sample& sample : run.samples) {
     out.kv_pages_peak = std::max(out.kv_pages_peak, sample.kv_pages_used);
     out.running_peak = std::max(out.running_peak, sample.server_running);

@@ -46,8 +46,9 @@ struct Summary {
   int64_t cached_tokens = 0;
   int64_t tokens = 0;
   int64_t kv_pages_peak = 0, kv_pages_total = 0;
-  int32_t running_peak = 0, waiting_peak = 0;  // as the server told
-  std::vector<PhaseSummary> phases;            // of an open loop
+  int32_t running_peak = 0, waiting_peak = 0;  // as the server told, like what follows
+  int64_t preemptions = 0, budgets_coarsened = 0, budgets_refined = 0;  // during the run
+  std::vector<PhaseSummary> phases;                                     // of an open loop
 };
 
 // Milliseconds between one token and the next; tokens of one message are 0 apart.

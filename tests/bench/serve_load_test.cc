@@ -261,8 +261,8 @@ TEST(SummaryTest, EveryRequestIsCountedOnceByItsEnd) {
   run.calls[5].sent_at_all = false;
   run.calls[0].budget_changes = 2;
   run.calls[0].chunk_size_last = 32;
-  run.samples = {{.at = 1, .server_running = 3, .kv_pages_used = 7},
-                 {.at = 2, .server_running = 2, .kv_pages_used = 9}};
+  run.samples = {{.at = 1, .server_running = 3, .kv_pages_used = 7, .preemptions = 2},
+                 {.at = 2, .server_running = 2, .kv_pages_used = 9, .preemptions = 5}};
   const Summary s = Summarise(OpenLoop(), run);
   EXPECT_EQ(s.requests, 6);
   EXPECT_EQ(s.finished, 1);
@@ -277,6 +277,7 @@ TEST(SummaryTest, EveryRequestIsCountedOnceByItsEnd) {
   EXPECT_EQ(s.budget_changes, 2);
   EXPECT_EQ(s.kv_pages_peak, 9);
   EXPECT_EQ(s.running_peak, 3);
+  EXPECT_EQ(s.preemptions, 3);  // those before the run are not its own
 }
 
 TEST(SummaryTest, AClosedLoopIsOverWithItsLastRequest) {

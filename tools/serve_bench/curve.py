@@ -51,7 +51,7 @@ def point(load, summary):
     keys = ("offered_per_second", "finished_per_second", "good_per_second", "tokens_per_second",
             "requests", "good", "failed", "not_sent", "cut", "ttft_ms", "inter_token_ms",
             "chunk_sizes", "chunk_sizes_last", "budget_changes", "kv_pages_peak", "running_peak",
-            "send_lag_ms")
+            "send_lag_ms", "preemptions", "budgets_coarsened", "budgets_refined")
     return {"load": load, **{key: summary[key] for key in keys}}
 
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE_ENTRIES = 16
@@ -79,7 +78,7 @@ class Server:
         self.name = model
         self.flags = [f"--{key}={value}" for key, value in flags.items()]
         self.work = tempfile.TemporaryDirectory()
-        self.address = self.metrics_address = None
+        self.address = None
         self.process = None
 
     def __enter__(self):
@@ -90,7 +89,7 @@ class Server:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [self.bench.build / "server/catserved", f"--model={directory}",
-                 "--listen_address=127.0.0.1:0", "--metrics_address=127.0.0.1:0",
+                 "--listen_address=127.0.0.1:0", "--metrics_address=",
                  f"--port_file={port}", "--drain_seconds=0", *self.flags], stderr=log)
         try:
             self.wait_until_serving()
@@ -98,7 +97,6 @@ class Server:
             self.__exit__()
             raise
         self.address = f"127.0.0.1:{port.read_text().strip()}"
-        self.metrics_address = f"127.0.0.1:{(folder / 'port.metrics').read_text().strip()}"
         return self
 
     def wait_until_serving(self):
@@ -117,13 +115,6 @@ class Server:
             self.process.kill()
             self.process.wait()
         self.work.cleanup()
-
-    def metric(self, name):
-        """A counter's or gauge's value over all labels; 0 if the page has none of that name."""
-        with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=10) as page:
-            text = page.read().decode()
-        values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.M)
-        return sum(map(float, values))
 
 
 @dataclasses.dataclass

@@ -27,14 +27,13 @@ def most_live(calls):
 def try_sequences(bench, server, count, budget):
     """Sends `count` sequences of 2,048 tokens; what came of it. Clean: every one came to 2,048
     tokens with no chunk size changed and nothing preempted."""
-    before = server.metric("catserve_preemptions_total")
     result = bench.load(server, f"--concurrency={count}", f"--requests={count}",
                         f"--lengths={TOKENS - GENERATED}:{GENERATED}", f"--budgets={budget}",
                         "--duration_seconds=3600", "--bypass_prefix_cache", "--record_calls")
     calls = result["calls"]
     whole = all(len(call["token_times"]) == GENERATED and not call["budget_changes"]
                 for call in calls)
-    clean = whole and server.metric("catserve_preemptions_total") == before
+    clean = whole and result["summary"]["preemptions"] == 0
     return {"sent": count, "clean": clean,
             "live": most_live([call for call in calls if call["token_times"]]),
             "running_peak": result["summary"]["running_peak"],

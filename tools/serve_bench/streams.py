@@ -97,15 +97,17 @@ def prompts_among_streams(bench, options):
     return figures, {"streams": 8, "prompt_tokens": 4000, "models": details}
 
 
-def engine_rates(bench, model, prompt, generated):
-    """Tokens per second of the engine alone with 32 sequences, by chunk size (0: dense)."""
-    command = [str(bench.build / "bench/engine_bench"), f"--model={bench.model(model)}",
-               f"--batches={STREAMS}", f"--prompt_tokens={prompt}",
-               f"--generated_tokens={generated}"]
-    bench.commands.append(" ".join(["engine_bench", f"--model={model}", *command[2:]]))
-    text = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    found = re.findall(rf"^\S+\.(c\d+|dense)\.decode\.batch{STREAMS}=(\S+) tokens/s$", text, re.M)
-    return {int(size[1:]) if size != "dense" else 0: float(rate) for size, rate in found}
+def engine_rate(bench, model, prompt, generated, chunk_size):
+    """Tokens per second of the engine alone with 32 sequences."""
+    flags = [f"--batches={STREAMS}", f"--prompt_tokens={prompt}",
+             f"--generated_tokens={generated}", f"--chunk_sizes={chunk_size}"]
+    bench.commands.append(" ".join(["engine_bench", f"--model={model}", *flags]))
+    text = subprocess.run([bench.build / "bench/engine_bench", f"--model={bench.model(model)}",
+                           *flags], stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = re.search(rf"^\S+\.decode\.batch{STREAMS}=(\S+) tokens/s$", text, re.M)
+    if not found:
+        raise BenchError(f"engine_bench printed something unexpected:\n{text}")
+    return float(found.group(1))
 
 
 def served_rate(bench, server, prompt, generated, chunk_size):
@@ -125,25 +127,21 @@ def own_cost(bench, options):
     """Tokens per second through gRPC with 32 streams over those of the engine alone."""
     models = options.shapes or (("english-tiny",) if bench.quick else ("english-tiny", "cat-256"))
     prompt, generated = (64, 96) if bench.quick else (128, 192)
-    rounds = 1 if bench.quick else options.runs or 5
+    rounds = 2 if bench.quick else options.runs or 5
     figures, details = [], {}
     for model in models:
-        engine, served = {}, {}
+        chunk_size = 0 if "dense" in model else 16
+        engine, served = [], []
         for _ in range(rounds):
-            rates = engine_rates(bench, model, prompt, generated)
+            engine.append(engine_rate(bench, model, prompt, generated, chunk_size))
             with Server(bench, model, slots=STREAMS) as server:
-                for chunk_size, rate in rates.items():
-                    engine.setdefault(chunk_size, []).append(rate)
-                    served.setdefault(chunk_size, []).append(
-                        served_rate(bench, server, prompt, generated, chunk_size))
-                    say(f"  {model} C = {chunk_size}: engine {rate:.0f} tokens/s, through gRPC "
-                        f"{served[chunk_size][-1]:.0f}")
-        for chunk_size in engine:
-            name = f"own_cost.{model}." + (f"c{chunk_size}" if chunk_size else "dense")
-            figures += [Figure(f"{name}.engine", "tokens/s", engine[chunk_size]),
-                        Figure(f"{name}.grpc", "tokens/s", served[chunk_size]),
-                        Figure(f"{name}.grpc_over_engine", "x",
-                               [s / e for s, e in zip(served[chunk_size], engine[chunk_size])])]
+                served.append(served_rate(bench, server, prompt, generated, chunk_size))
+            say(f"  {model}: engine {engine[-1]:.0f} tokens/s, through gRPC {served[-1]:.0f}")
+        name = f"own_cost.{model}." + (f"c{chunk_size}" if chunk_size else "dense")
+        figures += [Figure(f"{name}.engine", "tokens/s", engine),
+                    Figure(f"{name}.grpc", "tokens/s", served),
+                    Figure(f"{name}.grpc_over_engine", "x",
+                           [s / e for s, e in zip(served, engine)])]
         details[model] = {"engine": engine, "grpc": served}
     return figures, {"streams": STREAMS, "prompt_tokens": prompt, "generated_tokens": generated,
                      "rates": details}
