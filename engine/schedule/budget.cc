@@ -100,7 +100,7 @@ std::optional<Change> BestCoarsening(const ModelGeometry& model, const Quality& 
                                      std::span<const Resident> residents, bool at_once) {
   std::optional<Change> best;
   double best_worth = 0;
-  for (size_t i = 0; i < residents.size(); ++i) {
+  for (size_t i = residents.size(); i-- > 0;) {
     const Resident& resident = residents[i];
     if (!resident.budget->automatic) continue;
     const int64_t end_now = PagesAtEnd(model, resident, resident.chunk_size);

@@ -86,7 +86,7 @@ struct Change {
 };
 
 // The coarsening that frees most at the expected end for the quality it loses; with `at_once`, of
-// those that free pages now, too.
+// those that free pages now, too. Of equal ones, that of the last resident.
 std::optional<Change> BestCoarsening(const ModelGeometry& model, const Quality& quality,
                                      std::span<const Resident> residents, bool at_once);
 
