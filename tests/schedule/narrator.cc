@@ -29,6 +29,16 @@ std::string Name(FinishReason reason) {
   return "?";
 }
 
+// "ends: length" of several: "end: length".
+std::string Plural(const std::string& does) {
+  const size_t end = does.find_first_of(" :");
+  const std::string verb = does.substr(0, end);
+  const std::string plural = verb == "has"    ? "have"
+                             : verb == "goes" ? "go"
+                                              : verb.substr(0, verb.size() - 1);
+  return absl::StrCat(plural, end == std::string::npos ? "" : does.substr(end));
+}
+
 }  // namespace
 
 Narrator::Narrator(const ModelGeometry& model, const ScheduleLimits& limits, Driver& driver)
@@ -55,12 +65,12 @@ void Narrator::OnPlan(const StepPlan& plan) {
   for (const RequestKey key : before) {
     if (owners_.contains(key) || driver_.stories[key].finished) continue;
     actors_.at(key).lost = true;
-    moves_.push_back(actors_.at(key).name + " loses its memory");
+    moves_.push_back({actors_.at(key).name, "loses its memory"});
     ++preemptions_;
   }
   for (const RequestKey key : owners_) {
     if (!std::exchange(actors_.at(key).lost, false)) continue;
-    moves_.push_back(actors_.at(key).name + " has memory again");
+    moves_.push_back({actors_.at(key).name, "has memory again"});
   }
   CATSERVE_CHECK(preemptions_ == driver_.scheduler.totals().preemptions)
       << "a request lost its memory and got some in one plan";
@@ -100,37 +110,37 @@ std::string Narrator::Rows(const StepPlan& plan) {
 
 void Narrator::OnReport(const Report& report) {
   const Actor& actor = actors_.at(report.key);
-  const std::string& name = actor.name;
   if (const auto* started = std::get_if<StartedEvent>(&report.event)) {
-    std::string text = name + " starts";
-    if (model_.compresses()) absl::StrAppend(&text, " at C=", started->chunk_size);
+    std::string does = "starts";
+    if (model_.compresses()) absl::StrAppend(&does, " at C=", started->chunk_size);
     if (started->cached_tokens > 0) {
-      absl::StrAppend(&text, ", ", started->cached_tokens, " of ", started->prompt_tokens,
+      absl::StrAppend(&does, ", ", started->cached_tokens, " of ", started->prompt_tokens,
                       " tokens cached");
     }
-    events_.push_back(text);
+    events_.push_back({actor.name, does});
   } else if (const auto* change = std::get_if<BudgetChangedEvent>(&report.event)) {
-    events_.push_back(absl::StrCat(name, " goes from C=", change->from_chunk_size, " to C=",
-                                   change->to_chunk_size, " at token ", change->at_token));
+    events_.push_back({actor.name, absl::StrCat("goes from C=", change->from_chunk_size,
+                                                " to C=", change->to_chunk_size, " at token ",
+                                                change->at_token)});
   } else if (const auto* end = std::get_if<ChoiceEndEvent>(&report.event)) {
     if (actor.choices == 1) return;
-    events_.push_back(
-        absl::StrCat(name, "/", end->choice, " ends: ", Name(end->reason), ", ",
-                     Count(std::ssize(driver_.stories[report.key].tokens[end->choice]), "token")));
+    const auto tokens = std::ssize(driver_.stories[report.key].tokens[end->choice]);
+    events_.push_back({absl::StrCat(actor.name, "/", end->choice),
+                       absl::StrCat("ends: ", Name(end->reason), ", ", Count(tokens, "token"))});
   } else if (const auto* scores = std::get_if<ScoresEvent>(&report.event)) {
-    events_.push_back(absl::StrCat(name, " has scores of tokens ", scores->first, " to ",
-                                   scores->first + std::ssize(scores->scores) - 1));
+    events_.push_back({actor.name, absl::StrCat("has scores of tokens ", scores->first, " to ",
+                                                scores->first + std::ssize(scores->scores) - 1)});
   } else if (const auto* finished = std::get_if<FinishedEvent>(&report.event)) {
-    events_.push_back(End(actor, report.key, *finished));
+    events_.push_back({actor.name, Ends(actor, report.key, *finished)});
   }
 }
 
-std::string Narrator::End(const Actor& actor, RequestKey key, const FinishedEvent& event) const {
-  std::string text = absl::StrCat(actor.name, " ends: ", Name(event.reason));
-  if (!driver_.stories[key].started) return text + ", before its start";
-  if (!actor.scores) absl::StrAppend(&text, ", ", Count(event.usage.generated_tokens, "token"));
+std::string Narrator::Ends(const Actor& actor, RequestKey key, const FinishedEvent& event) const {
+  std::string does = absl::StrCat("ends: ", Name(event.reason));
+  if (!driver_.stories[key].started) return does + ", before its start";
+  if (!actor.scores) absl::StrAppend(&does, ", ", Count(event.usage.generated_tokens, "token"));
   const int64_t pages = event.usage.kv_bytes_peak / (kPageEntries * model_.bytes_per_entry);
-  return absl::StrCat(text, ", at most ", Count(pages, "page"));
+  return absl::StrCat(does, ", at most ", Count(pages, "page"));
 }
 
 void Narrator::Say(const std::string& text, bool rows) {
@@ -143,10 +153,22 @@ void Narrator::Say(const std::string& text, bool rows) {
   lines_.push_back({.first = second, .last = second, .text = text, .rows = rows});
 }
 
+// Who did the same, one after the other, shares a line.
+void Narrator::SayAll(const std::vector<Deed>& deeds) {
+  for (size_t first = 0, next = 0; first < deeds.size(); first = next) {
+    std::vector<std::string> who;
+    for (; next < deeds.size() && deeds[next].does == deeds[first].does; ++next) {
+      who.push_back(deeds[next].who);
+    }
+    const std::string& does = deeds[first].does;
+    Say(absl::StrCat(absl::StrJoin(who, ", "), " ", who.size() > 1 ? Plural(does) : does), false);
+  }
+}
+
 void Narrator::EndMoment(bool rows) {
   if (rows) Say(rows_, true);
-  for (const std::string& move : std::exchange(moves_, {})) Say(move, false);
-  for (const std::string& event : std::exchange(events_, {})) Say(event, false);
+  SayAll(std::exchange(moves_, {}));
+  SayAll(std::exchange(events_, {}));
 }
 
 std::vector<std::string> Narrator::TakeLines() {

@@ -40,6 +40,10 @@ class Narrator {
     int32_t choices = 1;
     bool lost = false;  // its memory, and has none again yet
   };
+  struct Deed {
+    std::string who;
+    std::string does;  // of one: "ends: length, 3 tokens"
+  };
   struct Line {
     int64_t first = 0, last = 0;  // seconds since the start
     std::string text;
@@ -49,8 +53,9 @@ class Narrator {
   void OnPlan(const StepPlan& plan);
   void OnReport(const Report& report);
   std::string Rows(const StepPlan& plan);
-  std::string End(const Actor& actor, RequestKey key, const FinishedEvent& event) const;
+  std::string Ends(const Actor& actor, RequestKey key, const FinishedEvent& event) const;
   std::set<RequestKey> Owners() const;
+  void SayAll(const std::vector<Deed>& deeds);
   void Say(const std::string& text, bool rows);
 
   const ModelGeometry model_;
@@ -61,8 +66,8 @@ class Narrator {
   std::set<RequestKey> owners_;  // when the last step was planned
   int64_t preemptions_ = 0;
   std::string rows_;
-  std::vector<std::string> moves_;   // who lost memory or has some again
-  std::vector<std::string> events_;  // of this moment
+  std::vector<Deed> moves_;   // who lost memory or has some again
+  std::vector<Deed> events_;  // of this moment
   std::vector<Line> lines_;
 };
 

@@ -76,7 +76,7 @@ TEST_P(ScenarioTest, IsToldAsWritten) {
 INSTANTIATE_TEST_SUITE_P(Stories, ScenarioTest, testing::ValuesIn(Names()),
                          [](const auto& info) { return info.param; });
 
-TEST(Scenarios, AreThere) { EXPECT_GE(Names().size(), 5u) << "run from the root of the source"; }
+TEST(Scenarios, AreThere) { EXPECT_GE(Names().size(), 20u) << "run from the root of the source"; }
 
 TEST(Scenarios, WhatIsWrittenBelowACommandIsReplaced) {
   const auto played = PlayScenario("s",

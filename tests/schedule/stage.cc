@@ -137,6 +137,7 @@ absl::Status Stage::Arrive(Command& command) {
   request.stop.max_tokens = static_cast<int32_t>(command.Number("max", -1));
   request.stop.min_tokens = static_cast<int32_t>(command.Number("min", 0));
   request.sampling.seed = actors_.size();
+  if (command.Flag("greedy")) request.sampling.temperature = 0;
   request.choices = static_cast<int32_t>(command.Number("n", 1));
   request.priority = static_cast<int32_t>(command.Number("priority", 0));
   request.cache_salt = command.Text("salt").value_or("");
@@ -226,9 +227,10 @@ bool Stage::AllRest() const {
 }
 
 absl::Status Stage::Run(Command& command) {
+  const std::optional<int64_t> most = command.WholeNumber();
   if (auto status = command.Finish(); !status.ok()) return status;
-  int steps = 0;
-  for (bool ran = true; !driver_->scheduler.idle() && (ran || !AllRest());) {
+  int64_t steps = 0;
+  for (bool ran = true; steps != most && !driver_->scheduler.idle() && (ran || !AllRest());) {
     ran = driver_->Step() > 0;
     narrator_->EndMoment(/*rows=*/false);
     steps += ran ? 1 : 0;

@@ -9,11 +9,13 @@
 //     prompt=40@7    the first 40 tokens of text 7; without @ each request has a text of its own
 //     prompt=A+10    A's prompt, what A was answered, and 10 tokens more
 //     n=2 min=1 priority=5 deadline=30 time_limit=30 salt=x bypass
+//     greedy         all choices draw the same; otherwise each request and choice has its own luck
 //     stops=5        draws a stop token as its fifth
 //     kv_pages=4     kv_bytes_max, in pages
 //   score S text=50 chunk=8
 //   step 3         plans and computes 3 steps, a second each, and tells of every one
 //   run            steps until nothing is left that could run; tells what happened
+//   run 100        the same, at most 100 steps
 //   wait 5         seconds pass
 //   show           who holds memory, who waits
 //   pause A, resume A, cancel A, cancel_all, end_choice A 0
