@@ -49,8 +49,8 @@ class Chart:
         self.y_top = self.step * math.ceil(y_top / self.step * 1.0001) or 1
         self.parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-            f'width="{WIDTH}" height="{HEIGHT}" role="img">', f"<title>{html.escape(title)}</title>",
-            STYLE]
+            f'width="{WIDTH}" height="{HEIGHT}" role="img">',
+            f"<title>{html.escape(title)}</title>", STYLE]
         self.text(LEFT - 48, 24, title, "title")
         self.text(LEFT - 48, 44, subtitle, "sub")
         for i in range(round(self.y_top / self.step) + 1):
@@ -58,8 +58,9 @@ class Chart:
             self.line(LEFT, y, WIDTH - RIGHT, y, "axis" if i == 0 else "grid")
             self.text(LEFT - 8, y + 4, number(i * self.step), "tick", "end")
         middle = (TOP + HEIGHT - BOTTOM) / 2
-        self.parts.append(f'<text class="tick" text-anchor="middle" transform="translate(16 {middle})'
-                          f' rotate(-90)">{html.escape(y_label)}</text>')
+        self.parts.append(
+            f'<text class="tick" text-anchor="middle" transform="translate(16 {middle}) '
+            f'rotate(-90)">{html.escape(y_label)}</text>')
 
     def y(self, value):
         return HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * value / self.y_top
@@ -163,8 +164,8 @@ def capacity_chart(record):
     mib = record["details"]["kv_memory_bytes"] / 2**20
     chart = Chart(f"Sequences of 2,048 tokens alive at once: {cat} beside {dense}",
                   machine_line(record), f"sequences in {mib:,.0f} MiB of KV memory", top * 1.08)
-    chart.text(LEFT, 67, "bars: counted from live sequences · dashes: by n/C + C + 1 entries, in pages",
-               "tick")
+    chart.text(LEFT, 67, "bars: counted from live sequences · dashes: by n/C + C + 1 entries, "
+               "in pages", "tick")
     return bars_chart(chart, [
         ("dense twin" if r["chunk_size"] == 0 else f"C = {r['chunk_size']}", r["live"],
          COLOURS[0] if r["chunk_size"] else COLOURS[1], r["live"], r["live"], r["formula"])
@@ -179,8 +180,8 @@ def goodput_bars(record):
     model = record["figures"][0]["name"].split(".")[1]
     chart = Chart(f"Goodput at twice the capacity of C = 8: {model}", machine_line(record),
                   "good requests/s", max(v[-1] for v in values.values()) * 1.1 or 1)
-    chart.text(LEFT, 67, "the pool holds four full sequences at C = 8; good: first token within 2 s, "
-               "p99 gap within 150 ms", "tick")
+    chart.text(LEFT, 67, "the pool holds four full sequences at C = 8; good: first token within "
+               "2 s, p99 gap within 150 ms", "tick")
     return bars_chart(chart, [(names[b], v[len(v) // 2], colour, v[0], v[-1], None)
                               for colour, (b, v) in zip(COLOURS, values.items())])
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The arithmetic of tools/bench_serve.py and the charts of tools/plot_serve.py, without a server."""
+"""The arithmetic of tools/bench_serve.py and the charts of tools/plot_serve.py; no server."""
 
 import pathlib
 import sys

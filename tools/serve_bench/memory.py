@@ -9,7 +9,7 @@ DENSE_SEQUENCES = 4  # that the memory of `capacity` holds
 TRIES = 6
 # Prompts are read beside streams a piece a step: the first sequence must still draw tokens when the
 # last one has read its prompt.
-GENERATED = 320
+GENERATED = 256
 STEP_TOKENS = 8192  # before the first stream there is nothing to be gentle to
 
 
