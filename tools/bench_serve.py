@@ -63,7 +63,7 @@ def run(bench, name, options, out):
     seconds = time.monotonic() - start
     record = {
         "experiment": name, "form": "quick" if bench.quick else "full",
-        "command": f"make bench-serve EXPERIMENT={name}" if not bench.quick else "make bench-serve",
+        "command": " ".join(["tools/bench_serve.py", "BUILD_DIR", *sys.argv[2:]]),
         "machine": harness.machine(), "commit": harness.commit(),
         "load_average_before": round(load, 2), "seconds": round(seconds, 1),
         "figures": [figure.as_json() for figure in figures], "details": details,

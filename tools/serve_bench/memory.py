@@ -7,9 +7,9 @@ CHUNK_SIZES = (4, 8, 16, 32)
 TOKENS = 2048  # of a full sequence in `capacity`
 DENSE_SEQUENCES = 4  # that the memory of `capacity` holds
 TRIES = 6
-# Prompts are read beside streams a piece a step: the first sequence must still draw tokens when the
-# last one has read its prompt.
-GENERATED = 256
+# Prompts are read beside streams a piece a step, each within about ten: the first sequence must still
+# draw tokens when the last one has read its prompt.
+GENERATED_MIN, GENERATED_PER_SEQUENCE = 128, 10
 STEP_TOKENS = 8192  # before the first stream there is nothing to be gentle to
 
 
@@ -27,11 +27,12 @@ def most_live(calls):
 def try_sequences(bench, server, count, budget):
     """Sends `count` sequences of 2,048 tokens; what came of it. Clean: every one came to 2,048
     tokens with no chunk size changed and nothing preempted."""
+    generated = max(GENERATED_MIN, GENERATED_PER_SEQUENCE * count)
     result = bench.load(server, f"--concurrency={count}", f"--requests={count}",
-                        f"--lengths={TOKENS - GENERATED}:{GENERATED}", f"--budgets={budget}",
+                        f"--lengths={TOKENS - generated}:{generated}", f"--budgets={budget}",
                         "--duration_seconds=3600", "--bypass_prefix_cache", "--record_calls")
     calls = result["calls"]
-    whole = all(len(call["token_times"]) == GENERATED and not call["budget_changes"]
+    whole = all(len(call["token_times"]) == generated and not call["budget_changes"]
                 for call in calls)
     clean = whole and result["summary"]["preemptions"] == 0
     return {"sent": count, "clean": clean,
