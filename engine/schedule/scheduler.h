@@ -143,7 +143,11 @@ class Scheduler {
                    std::vector<Holding>& holdings) const;
   int64_t Forecast(const RequestState* added, int32_t chunk_size, const Changes& changes) const;
   std::optional<int32_t> SizeThatFits(const RequestState& request, const Changes& changes) const;
+  // A chunk size at which a waiting request has room to start, others having made it; if any.
   std::optional<int32_t> MakeRoomFor(const RequestState& request);
+  std::optional<int32_t> FindRoom(const RequestState& request, Changes& changes) const;
+  bool FitsWithoutPaused(const RequestState& request) const;
+  std::vector<Resident> Bendable(const Changes& except, std::vector<RequestPtr>& owners) const;
   bool RelievePressure();  // false if it had to preempt
   int64_t PagesDemanded() const;
   bool CoarsenOne();

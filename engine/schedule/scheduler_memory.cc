@@ -24,11 +24,7 @@ void Scheduler::StartWaiting() {
     const RequestPtr request = *next++;
     if (request->paused) continue;
     if (request->in_flight()) return;  // its last tokens are needed to go on from
-    while (std::ssize(free_slots_) < request->live_choices()) {
-      if (!PreemptPaused()) return;
-    }
-    std::optional<int32_t> size = SizeThatFits(*request, {});
-    if (!size) size = MakeRoomFor(*request);
+    const std::optional<int32_t> size = MakeRoomFor(*request);
     if (!size) {  // those behind it wait too, so that it comes to its turn
       room_changed_ = false;
       return;
@@ -155,39 +151,61 @@ std::optional<int32_t> Scheduler::SizeThatFits(const RequestState& request,
 // -- Pressure -------------------------------------------------------------------------------------
 
 std::optional<int32_t> Scheduler::MakeRoomFor(const RequestState& request) {
-  std::vector<Resident> residents;
-  std::vector<RequestPtr> owners;
-  for (const RequestPtr& other : running_) {
-    if (!other->request.budget.automatic) continue;
-    residents.push_back(ResidentOf(*other));
-    owners.push_back(other);
-  }
+  const auto has_slots = [&] { return std::ssize(free_slots_) >= request.live_choices(); };
   Changes changes;
   std::optional<int32_t> size;
+  if (has_slots()) size = FindRoom(request, changes);
+  // Whose reader is behind gives way to who could run, but not for nothing.
+  if (!size && !FitsWithoutPaused(request)) return std::nullopt;
+  while (!size) {
+    if (!PreemptPaused()) return std::nullopt;
+    changes.clear();
+    if (has_slots()) size = FindRoom(request, changes);
+  }
+  for (const RequestPtr& other : Line(running_)) {
+    const auto change = changes.find(other.get());
+    if (change != changes.end()) ChangeChunkSize(*other, change->second);
+  }
+  return size;
+}
+
+// Adds to `changes` what others have to bend.
+std::optional<int32_t> Scheduler::FindRoom(const RequestState& request, Changes& changes) const {
+  std::optional<int32_t> size = SizeThatFits(request, changes);
+  if (size) return size;
+  std::vector<RequestPtr> owners;
+  std::vector<Resident> residents = Bendable(changes, owners);
   for (int i = 0; i < kCoarsenedAtOnce && !size; ++i) {
     const auto best = BestCoarsening(model_, quality_, residents, /*at_once=*/false);
-    if (!best) break;
+    if (!best) return std::nullopt;
     changes[owners[best->resident].get()] = best->chunk_size;
     residents.erase(residents.begin() + static_cast<int64_t>(best->resident));
     owners.erase(owners.begin() + static_cast<int64_t>(best->resident));
     size = SizeThatFits(request, changes);
   }
-  if (size) {
-    for (const RequestPtr& other : Line(running_)) {
-      const auto change = changes.find(other.get());
-      if (change != changes.end()) ChangeChunkSize(*other, change->second);
-    }
-    return size;
-  }
-  // Whose reader is behind gives way to who could run.
-  for (const RequestPtr& other : running_) {
-    if (other->paused) changes[other.get()] = kGone;
-  }
-  if (paused() == 0 || !SizeThatFits(request, changes)) return std::nullopt;
-  do {
-    size = SizeThatFits(request, {});
-  } while (!size && PreemptPaused());
   return size;
+}
+
+bool Scheduler::FitsWithoutPaused(const RequestState& request) const {
+  Changes changes;
+  int64_t slots = std::ssize(free_slots_);
+  for (const RequestPtr& other : running_) {
+    if (!other->paused || !other->generates()) continue;
+    changes[other.get()] = kGone;
+    slots += other->live_choices();
+  }
+  return !changes.empty() && slots >= request.live_choices() && FindRoom(request, changes);
+}
+
+std::vector<Resident> Scheduler::Bendable(const Changes& except,
+                                          std::vector<RequestPtr>& owners) const {
+  std::vector<Resident> residents;
+  for (const RequestPtr& request : running_) {
+    if (!request->request.budget.automatic || except.contains(request.get())) continue;
+    residents.push_back(ResidentOf(*request));
+    owners.push_back(request);
+  }
+  return residents;
 }
 
 bool Scheduler::RelievePressure() {
@@ -228,13 +246,8 @@ int64_t Scheduler::PagesDemanded() const {
 }
 
 bool Scheduler::CoarsenOne() {
-  std::vector<Resident> residents;
   std::vector<RequestPtr> owners;
-  for (const RequestPtr& request : running_) {
-    if (!request->request.budget.automatic) continue;
-    residents.push_back(ResidentOf(*request));
-    owners.push_back(request);
-  }
+  const std::vector<Resident> residents = Bendable({}, owners);
   const auto best = BestCoarsening(model_, quality_, residents, /*at_once=*/true);
   if (best) ChangeChunkSize(*owners[best->resident], best->chunk_size);
   return best.has_value();
