@@ -190,7 +190,7 @@ bool Scheduler::FitsWithoutPaused(const RequestState& request) const {
   Changes changes;
   int64_t slots = std::ssize(free_slots_);
   for (const RequestPtr& other : running_) {
-    if (!other->paused || !other->generates()) continue;
+    if (!other->paused) continue;
     changes[other.get()] = kGone;
     slots += other->live_choices();
   }
