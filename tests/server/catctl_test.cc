@@ -189,6 +189,30 @@ TEST(Catctl, AStreamThatIsCutOffIsToldFromAServerThatIsNotThere) {
                                   Not(HasSubstr("start the server"))));
 }
 
+TEST(Catctl, TellsWhenTheServerChangedTheChunkSizeOrMemoryEndedTheText) {
+  // Room for one text of 240 tokens at chunk size 4, or for two at 8.
+  ScriptedServer house(ScriptedServer::Options{.slots = 2, .kv_pages = 6});
+  house.executor().SetScript(house.Bytes("tick "));
+  house.executor().Hold();
+  const std::string server = "--server=" + house.address();
+  Process client({ClientBinary(), "generate", server, "--auto", "--max-tokens=240", "x"});
+  house.executor().Allow(20);
+  ASSERT_FALSE(client.WaitForOutputPart("tick").empty());
+  GenerateCall call(house.stubs(), GreedyRequest({1, 2, 3}, 8, 240));
+  AwaitLoad(house.stubs(), [](const auto& load) {
+    return load.running_requests() + load.waiting_requests() == 2;
+  });
+  house.executor().Release();
+  EXPECT_EQ(client.Wait(), 0) << client.err();
+  EXPECT_THAT(client.err(),
+              HasSubstr("catctl: the server changed the chunk size from 4 to 8 at token "));
+  EXPECT_TRUE(call.Finish().status.ok());
+
+  const Ran full = RunClient({"generate", server, "--kv-bytes-max=6144", "--max-tokens=240", "x"});
+  EXPECT_EQ(full.code, 0);
+  EXPECT_THAT(full.err, HasSubstr("catctl: the text was cut by --kv_bytes_max\n"));
+}
+
 TEST(Catctl, AFullDiskIsAnError) {
   ScriptedServer house;
   Process process(

@@ -106,7 +106,7 @@ void ScriptedServer::Serve() {
   EngineOptions engine;
   engine.slots = options_.slots;
   engine.queue_requests_max = options_.queue_requests_max;
-  engine.kv_pages = kKvPages;
+  engine.kv_pages = options_.kv_pages;
   engine_ = std::make_unique<Engine>(model->description.geometry, executor_, engine);
   model->engine = engine_.get();
   model->name = "scripted";

@@ -46,6 +46,7 @@ class ScriptedServer {
   struct Options {
     int32_t slots = 8;
     int32_t queue_requests_max = 16;
+    int64_t kv_pages = 256;
     int32_t request_bytes_max = 1 << 20;
     absl::Duration reader_stall = absl::Seconds(60);
     int32_t reader_lag_tokens_max = 64;
@@ -75,7 +76,6 @@ class ScriptedServer {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
 
   static constexpr int32_t kBlockSize = 256;
-  static constexpr int32_t kKvPages = 256;
 
  private:
   ModelDescription Description() const;
