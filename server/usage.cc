@@ -45,6 +45,7 @@ v1::Usage ToProto(const Usage& usage, const ServedModel& model,
   out.set_queued_seconds(absl::ToDoubleSeconds(usage.queued));
   out.set_prefill_seconds(absl::ToDoubleSeconds(usage.prefilling));
   out.set_decode_seconds(absl::ToDoubleSeconds(usage.decoding));
+  out.set_preemptions(usage.preemptions);
   for (const BudgetChangedEvent& change : usage.budget_changes) {
     FillBudgetChanged(change, *out.add_budget_changes());
   }

@@ -142,6 +142,8 @@ TEST(Catserved, BadFlagsEndWithCodeTwoAndARemedy) {
   ExpectStartFails(with({"--model=no/such/place"}), 1, {"no/such/place"});
   ExpectStartFails(with({"--model=" + kModel, "--default_budget=5"}), 2,
                    {"--default_budget=5", "1, 2, 4, 8, 16"});
+  ExpectStartFails(with({"--model=" + kModel, "--step_tokens_max=1"}), 2,
+                   {"step_tokens_max 1 must be", "or more for 32 slots"});
   ExpectStartFails(with({"--model=" + kModel, "--kv_memory_bytes=1000"}), 2,
                    {"--kv_memory_bytes=1000", "or more"});
 }

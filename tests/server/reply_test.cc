@@ -67,6 +67,7 @@ TEST_F(ReplyTest, UsageListsEveryChangeAndAKvLimitIsAnEndLikeOthers) {
   reply_.Add(ChoiceEndEvent{.choice = 0, .reason = FinishReason::kKvLimit});
   FinishedEvent end{.reason = FinishReason::kKvLimit};
   end.usage.chunk_size = 16;
+  end.usage.preemptions = 3;
   end.usage.budget_changes = {{4, 8, 30}, {8, 16, 90}};
   ASSERT_TRUE(reply_.Finish(end, /*left=*/false).ok());
   const std::vector<v1::GenerateResponse> got = PopAll();
@@ -75,6 +76,7 @@ TEST_F(ReplyTest, UsageListsEveryChangeAndAKvLimitIsAnEndLikeOthers) {
   EXPECT_EQ(got[3].finished().reason(), v1::FINISH_REASON_KV_LIMIT);
   const v1::Usage& usage = got[3].finished().usage();
   EXPECT_EQ(usage.chunk_size(), 16);
+  EXPECT_EQ(usage.preemptions(), 3);
   ASSERT_EQ(usage.budget_changes_size(), 2);
   EXPECT_EQ(usage.budget_changes(1).from_chunk_size(), 8);
   EXPECT_EQ(usage.budget_changes(1).to_chunk_size(), 16);
