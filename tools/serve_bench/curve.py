@@ -1,13 +1,16 @@
 """Experiments with offered load: throughput and goodput over it, memory as the bound, recovery."""
 
+import dataclasses
+
 from serve_bench.harness import PAGE_ENTRIES, Figure, Server, entry_bytes, peak_pages, say
 
 BUDGETS = ("4", "8", "16", "32", "auto8-32")
 LOADS = (0.25, 0.5, 1.0, 1.5, 2.0)  # times the capacity at C = 8
 SEQUENCES = 4  # full ones that a pool holds
 CROWD = 32  # requests in flight that keep every slot busy
-# Prompts and answers together are 1,024 tokens and more.
-LENGTHS = ((960, 64), (1152, 128), (1344, 192))
+# Prompts and answers together are 1,024 tokens and more; mostly answers, so that memory and not
+# reading prompts is what binds.
+LENGTHS = ((256, 768), (384, 768), (512, 896))
 OBJECTIVE = ("--objective_ttft_ms=2000", "--objective_inter_token_p99_ms=150")
 SEED = 11
 
@@ -26,32 +29,44 @@ def pool_bytes(bench, model, chunk_size):
     return SEQUENCES * peak_pages(longest, chunk_size) * PAGE_ENTRIES * entry_bytes(bench, model)
 
 
-def measure_capacity(bench, server, seconds, concurrency=2 * SEQUENCES):
+def measure_capacity(bench, model, kv_bytes, concurrency=2 * SEQUENCES):
     """Requests per second that the server finishes at C = 8 with always more of them waiting."""
-    result = bench.load(server, f"--concurrency={concurrency}", f"--duration_seconds={seconds}",
-                        f"--warmup_seconds={seconds / 4}", "--drain_seconds=0", traffic(),
-                        "--budgets=8", f"--seed={SEED}")
+    seconds = 8 if bench.quick else 40
+    with Server(bench, model, kv_memory_bytes=kv_bytes) as server:
+        result = bench.load(server, f"--concurrency={concurrency}",
+                            f"--duration_seconds={seconds}", f"--warmup_seconds={seconds / 4}",
+                            "--drain_seconds=0", traffic(), "--budgets=8", f"--seed={SEED}")
     rate = result["summary"]["finished_per_second"]
     say(f"  capacity at C = 8: {rate:.3f} requests/s")
     return rate
 
 
-def offer(bench, server, rate, budget, seconds, seed=SEED):
-    """Open loop at `rate` for so long; the summary. What did not end soon after is cut: it would
-    miss the objective anyway."""
-    result = bench.load(server, f"--rate={rate:.4f}", f"--duration_seconds={seconds}", traffic(),
-                        f"--budgets={budget}", f"--seed={seed}", "--drain_seconds=10", *OBJECTIVE)
-    summary = result["summary"]
-    say(f"  {budget} at {rate:.3f}/s: {summary['tokens_per_second']:.1f} tokens/s, goodput "
-        f"{summary['good_per_second']:.3f}/s, {summary['failed']} failed")
-    return summary
+@dataclasses.dataclass
+class Offer:
+    """Open-loop load on a server of its own: another's prefix cache would answer for it."""
+    model: str
+    kv_bytes: int
+    budget: str
+    seconds: int
+
+    def at(self, bench, rate, seed=SEED):
+        """The summary at `rate`. What did not end soon after is cut: it would miss the objective
+        anyway."""
+        with Server(bench, self.model, kv_memory_bytes=self.kv_bytes) as server:
+            result = bench.load(server, f"--rate={rate:.4f}", f"--duration_seconds={self.seconds}",
+                                traffic(), f"--budgets={self.budget}", f"--seed={seed}",
+                                "--drain_seconds=5", *OBJECTIVE)
+        summary = result["summary"]
+        say(f"  {self.model} {self.budget} at {rate:.3f}/s: {summary['tokens_per_second']:.1f} "
+            f"tokens/s, goodput {summary['good_per_second']:.3f}/s, {summary['failed']} failed")
+        return summary
 
 
 def point(load, summary):
     keys = ("offered_per_second", "finished_per_second", "good_per_second", "tokens_per_second",
             "requests", "good", "failed", "not_sent", "cut", "ttft_ms", "inter_token_ms",
-            "chunk_sizes", "chunk_sizes_last", "budget_changes", "kv_pages_peak", "running_peak",
-            "send_lag_ms", "preemptions", "budgets_coarsened", "budgets_refined")
+            "chunk_sizes", "chunk_sizes_last", "budget_changes", "cached_tokens", "kv_pages_peak",
+            "running_peak", "send_lag_ms", "preemptions", "budgets_coarsened", "budgets_refined")
     return {"load": load, **{key: summary[key] for key in keys}}
 
 
@@ -62,17 +77,13 @@ def load_curve(bench, options):
     loads = (0.5, 2.0) if bench.quick else LOADS
     budgets = ("8", "32", "auto8-32") if bench.quick else BUDGETS
     kv_bytes = pool_bytes(bench, dense, 0)
+    capacity = measure_capacity(bench, cat, kv_bytes, CROWD)
     curves = []
-    with Server(bench, cat, kv_memory_bytes=kv_bytes) as server:
-        capacity = measure_capacity(bench, server, 8 if bench.quick else 40, CROWD)
-        for budget in budgets:
-            points = [point(load, offer(bench, server, load * capacity, budget, seconds))
-                      for load in loads]
-            curves.append({"model": cat, "budget": budget, "points": points})
-    with Server(bench, dense, kv_memory_bytes=kv_bytes) as server:
-        points = [point(load, offer(bench, server, load * capacity, "none", seconds))
-                  for load in loads]
-        curves.append({"model": dense, "budget": "dense", "points": points})
+    for model, budget in [*((cat, budget) for budget in budgets), (dense, "none")]:
+        source = Offer(model, kv_bytes, budget, seconds)
+        curves.append({"model": model, "budget": "dense" if budget == "none" else budget,
+                       "points": [point(load, source.at(bench, load * capacity))
+                                  for load in loads]})
     figures = [Figure(f"load_curve.{cat}.c8.capacity", "requests/s", [capacity])]
     for curve in curves:
         name = curve["budget"] if not curve["budget"].isdigit() else f"c{curve['budget']}"
@@ -96,13 +107,10 @@ def memory_bound(bench, options):
     seconds = 8 if bench.quick else options.seconds or 45
     rounds = 1 if bench.quick else options.runs or 3
     kv_bytes = pool_bytes(bench, cat, 8)
-    runs = []
-    with Server(bench, cat, kv_memory_bytes=kv_bytes) as server:
-        capacity = measure_capacity(bench, server, 8 if bench.quick else 40)
-        for i in range(rounds):
-            runs.append({budget: point(2.0, offer(bench, server, 2 * capacity, budget, seconds,
-                                                  SEED + i))
-                         for budget in ("auto8-32", "8", "32")})
+    capacity = measure_capacity(bench, cat, kv_bytes)
+    runs = [{budget: point(2.0, Offer(cat, kv_bytes, budget, seconds).at(bench, 2 * capacity,
+                                                                        SEED + i))
+             for budget in ("auto8-32", "8", "32")} for i in range(rounds)]
     key = f"memory_bound.{cat}"
     failed = [run["auto8-32"]["failed"] - run["32"]["failed"] for run in runs]
     figures = [Figure(f"{key}.c8.capacity", "requests/s", [capacity])]
@@ -124,9 +132,9 @@ def recovery(bench, options):
     warm_up, calm, flood, settle = (3, 8, 3, 4) if bench.quick else (10, 30, 15, 15)
     rounds = 1 if bench.quick else options.runs or 3
     kv_bytes = pool_bytes(bench, cat, 8)
+    capacity = measure_capacity(bench, cat, kv_bytes)
     runs = []
     with Server(bench, cat, kv_memory_bytes=kv_bytes, queue_requests_max=16) as server:
-        capacity = measure_capacity(bench, server, 8 if bench.quick else 30)
         # Busy before and after, so that the server's speed is compared and not two draws of
         # arrivals.
         busy, ten = f"{1.5 * capacity:.4f}", f"{10 * capacity:.4f}"

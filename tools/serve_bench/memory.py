@@ -7,8 +7,8 @@ CHUNK_SIZES = (4, 8, 16, 32)
 TOKENS = 2048  # of a full sequence in `capacity`
 DENSE_SEQUENCES = 4  # that the memory of `capacity` holds
 TRIES = 6
-# Prompts are read beside streams a piece a step, each within about ten: the first sequence must still
-# draw tokens when the last one has read its prompt.
+# Prompts are read beside streams a piece a step, each within about ten: the first sequence must
+# still draw tokens when the last one has read its prompt.
 GENERATED_MIN, GENERATED_PER_SEQUENCE = 128, 10
 STEP_TOKENS = 8192  # before the first stream there is nothing to be gentle to
 
