@@ -103,6 +103,7 @@ std::optional<Change> BestCoarsening(const ModelGeometry& model, const Quality& 
   for (size_t i = residents.size(); i-- > 0;) {
     const Resident& resident = residents[i];
     if (!resident.budget->automatic) continue;
+    if (!at_once && resident.tokens_left < kCoarsenTokensLeft) continue;
     const int64_t end_now = PagesAtEnd(model, resident, resident.chunk_size);
     for (const int32_t size : AllowedChunkSizes(model, *resident.budget)) {
       const int64_t end_then = PagesAtEnd(model, resident, size);

@@ -10,7 +10,7 @@
 // lost. At the end, because a sequence that is small now and large later is the one that hurts; and
 // counted exactly, because a coarser chunk size is not always a smaller one (a sequence holds about
 // n/C + C entries) and shared pages free nothing. A change is a prefill: what frees nothing is
-// never done.
+// never done, and who is about to end is not coarsened for one who waits.
 //
 // Back to a better chunk size it goes only when nobody waits, when the forecast with the change
 // leaves half of the memory free, and 64 tokens after the last change: what was coarsened for room
@@ -29,6 +29,7 @@
 
 namespace catserve {
 
+inline constexpr int32_t kCoarsenTokensLeft = 16;  // with fewer to come, it ends soon enough
 inline constexpr int32_t kRefineAfterTokens = 64;  // since the last change, and still to come
 inline constexpr double kRefineBelow = 0.5;        // of all pages, forecast with the change
 
@@ -67,8 +68,10 @@ struct Resident {
   int32_t tokens = 0;       // of the longest choice
   int32_t end = 0;          // expected
   int64_t pages_owned = 0;  // held by this request alone
+  // Held by others, too; and one for each of its own choices but the first that holds a page.
   int64_t pages_shared = 0;
   int32_t tokens_since_change = 0;
+  int32_t tokens_left = INT32_MAX;  // until it ends, at most
 };
 
 // Pages that all its choices come to hold, now and until the expected end, at a chunk size.
@@ -86,7 +89,8 @@ struct Change {
 };
 
 // The coarsening that frees most at the expected end for the quality it loses; with `at_once`, of
-// those that free pages now, too. Of equal ones, that of the last resident.
+// those that free pages now, too; else of those that have kCoarsenTokensLeft to come. Of equal
+// ones, that of the last resident.
 std::optional<Change> BestCoarsening(const ModelGeometry& model, const Quality& quality,
                                      std::span<const Resident> residents, bool at_once);
 

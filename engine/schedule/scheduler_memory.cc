@@ -128,15 +128,24 @@ Resident Scheduler::ResidentOf(const RequestState& request) const {
   Resident resident{.budget = &request.request.budget,
                     .chunk_size = request.chunk_size,
                     .choices = request.live_choices()};
+  std::vector<PageId> held;
   for (const ChoiceState& choice : request.choices) {
     if (choice.ended) continue;
     resident.tokens = std::max(resident.tokens, request.TokensToRead(choice));
     resident.end = std::max(resident.end, ExpectedLength(request, choice));
-    for (const PageId page : choice.pages()) {
-      ++(pool_.holders(page) > 1 ? resident.pages_shared : resident.pages_owned);
-    }
+    held.insert(held.end(), choice.pages().begin(), choice.pages().end());
+  }
+  // A page that several of its own choices hold is freed with it, too, but once.
+  if (resident.choices > 1) std::sort(held.begin(), held.end());
+  for (auto page = held.begin(); page != held.end();) {
+    const auto next = std::find_if(page, held.end(), [page](PageId p) { return p != *page; });
+    const bool alone = pool_.holders(*page) == next - page;
+    resident.pages_owned += alone ? 1 : 0;
+    resident.pages_shared += next - page - (alone ? 1 : 0);
+    page = next;
   }
   resident.tokens_since_change = resident.tokens - request.changed_at;
+  if (!request.paused) resident.tokens_left = LargestLength(request.request) - resident.tokens;
   return resident;
 }
 
