@@ -14,7 +14,7 @@ inline constexpr int32_t kPageEntries = 16;
 // What deciding needs to know of a model. Immutable after load; a plain value.
 struct ModelGeometry {
   ModelKind kind = ModelKind::kDense;
-  std::vector<int32_t> chunk_sizes;  // ascending powers of two; empty for a dense model
+  std::vector<int32_t> chunk_sizes;  // ascending; empty for a dense model
   int32_t block_size = 0;            // most tokens in one sequence, prompt and generated together
   int32_t vocab_size = 0;            // ids are 0 <= id < vocab_size
   int64_t bytes_per_entry = 0;       // layers * 2 * kv_heads * head_dim * bytes(KV dtype)

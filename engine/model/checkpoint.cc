@@ -121,6 +121,11 @@ absl::StatusOr<TensorView> Checkpoint::Tensor(const std::string& name,
         paths_[entry.file], ": tensor ", Quoted(name), " has shape [",
         absl::StrJoin(entry.info.shape, ", "), "], expected [", absl::StrJoin(shape, ", "), "]"));
   }
+  if (entry.info.counter) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(paths_[entry.file], ": tensor ", Quoted(name),
+                     " has dtype \"I64\", only F32, F16 and BF16 are supported"));
+  }
   const std::byte* data = files_[entry.file].bytes().data() + entry.info.begin;
   const TensorView view(const_cast<std::byte*>(data), entry.info.dtype, shape);
   if (!entry.used) elements_used_ += view.size();
@@ -131,7 +136,7 @@ absl::StatusOr<TensorView> Checkpoint::Tensor(const std::string& name,
 std::vector<std::string> Checkpoint::UnusedTensors() const {
   std::vector<std::string> names;
   for (const auto& [name, entry] : tensors_) {
-    if (!entry.used) names.push_back(name);
+    if (!entry.used && !entry.info.counter) names.push_back(name);
   }
   return names;
 }

@@ -26,7 +26,7 @@ class Checkpoint {
   // file, tensor, what was expected and what was found.
   absl::StatusOr<TensorView> Tensor(const std::string& name, std::initializer_list<int64_t> shape);
 
-  // Names that Tensor() was never asked for, in order.
+  // Names that Tensor() was never asked for, in order; counters aside.
   std::vector<std::string> UnusedTensors() const;
 
   // Elements of all tensors asked for so far.

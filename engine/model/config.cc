@@ -1,96 +1,19 @@
 #include "engine/model/config.h"
 
 #include <bit>
-#include <cmath>
-#include <limits>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "engine/model/field_reader.h"
 #include "engine/model/file.h"
+#include "engine/model/fla_config.h"
 #include "engine/model/json.h"
 
 namespace catserve {
 namespace {
 
 using nlohmann::json;
-
-constexpr int64_t kDimMax = 1 << 16;
-constexpr int64_t kFeedForwardMax = 1 << 18;
-constexpr int64_t kLayersMax = 1024;
-constexpr int64_t kHeadsMax = 1024;
-constexpr int64_t kHeadDimMax = 256;
-constexpr int64_t kVocabMax = 1 << 22;
-constexpr int64_t kBlockSizeMax = 1 << 17;
-constexpr int64_t kChunkSizeMax = 1 << 10;
-
-// Reads the fields of one object and keeps the first error. Readers return 0 after an error, so
-// that a caller reads everything first and asks for the status once.
-class FieldReader {
- public:
-  FieldReader(const json& object, std::string where) : object_(object), where_(std::move(where)) {}
-
-  int32_t Int(const char* name, int64_t min, int64_t max) {
-    const json* value = Find(name);
-    if (value == nullptr) return 0;
-    if (value->is_number_integer()) {
-      const bool huge = value->is_number_unsigned() &&
-                        value->get<uint64_t>() > std::numeric_limits<int64_t>::max();
-      const int64_t number = huge ? std::numeric_limits<int64_t>::max() : value->get<int64_t>();
-      if (number >= min && number <= max) return static_cast<int32_t>(number);
-    }
-    Fail(name, *value, absl::StrCat("an integer from ", min, " to ", max));
-    return 0;
-  }
-
-  // A number above 0 and at most `max`.
-  double Positive(const char* name, double max) {
-    const json* value = Find(name);
-    if (value == nullptr) return 0;
-    const double number = value->is_number() ? value->get<double>() : 0;
-    if (std::isfinite(number) && number > 0 && number <= max) return number;
-    Fail(name, *value, absl::StrCat("a number above 0 and at most ", max));
-    return 0;
-  }
-
-  bool BoolOr(const char* name, bool otherwise) {
-    const auto value = object_.find(name);
-    if (value == object_.end()) return otherwise;
-    if (value->is_boolean()) return value->get<bool>();
-    Fail(name, *value, "true or false");
-    return otherwise;
-  }
-
-  // An integer that another field decides.
-  void Exactly(const char* name, int64_t number, const char* reason) {
-    const json* value = Find(name);
-    if (value == nullptr || (value->is_number_integer() && *value == number)) return;
-    Fail(name, *value, absl::StrCat(number, " (", reason, ")"));
-  }
-
-  void Fail(const char* name, const json& value, const std::string& allowed) {
-    if (!status_.ok()) return;
-    const bool scalar = value.is_primitive() && !value.is_string();
-    status_ = absl::InvalidArgumentError(absl::StrCat(
-        where_, name, " is ", scalar ? value.dump() : value.type_name(), ", expected ", allowed));
-  }
-
-  const absl::Status& status() const { return status_; }
-
- private:
-  const json* Find(const char* name) {
-    const auto value = object_.find(name);
-    if (value != object_.end()) return &*value;
-    if (status_.ok()) {
-      status_ = absl::InvalidArgumentError(absl::StrCat(where_, name, " is missing"));
-    }
-    return nullptr;
-  }
-
-  const json& object_;
-  std::string where_;  // "file: decoder."
-  absl::Status status_;
-};
 
 absl::StatusOr<const json*> FindStack(const json& document, const char* name,
                                       const std::string& file) {
@@ -111,6 +34,7 @@ StackConfig ReadStack(FieldReader& fields) {
   stack.head_dim = fields.Int("head_dim", 2, kHeadDimMax);
   stack.feed_forward = fields.Int("intermediate_size", 1, kFeedForwardMax);
   stack.norm_eps = static_cast<float>(fields.Positive("norm_eps", 1));
+  stack.qk_norm_eps = stack.norm_eps;
   stack.rope_base = fields.Positive("rope_base", 1e12);
   stack.qk_norm = fields.BoolOr("use_qk_norm", false);
   if (!fields.status().ok()) return stack;
@@ -206,11 +130,13 @@ const char* Name(ModelKind kind) {
 }
 
 int32_t ModelConfig::chunk_size_levels() const {
-  return kind == ModelKind::kCat ? std::countr_zero(static_cast<uint32_t>(chunk_size_max)) + 1 : 1;
+  return compresses() ? ChunkSizeLevel(chunk_size_max) + 1 : 1;
 }
 
 int32_t ModelConfig::ChunkSizeLevel(int32_t chunk_size) const {
-  return kind == ModelKind::kCat ? std::countr_zero(static_cast<uint32_t>(chunk_size)) : 0;
+  if (kind != ModelKind::kCat) return 0;
+  if (layout == CheckpointLayout::kFla) return chunk_size;
+  return std::countr_zero(static_cast<uint32_t>(chunk_size));
 }
 
 int32_t ModelConfig::decoder_positions() const {
@@ -227,6 +153,7 @@ absl::StatusOr<ModelConfig> ParseConfig(std::string_view text, const std::string
   ModelConfig config;
   absl::StatusOr<ModelKind> kind = ReadKind(*document, file);
   if (!kind.ok()) return kind.status();
+  if (*kind == ModelKind::kCat && IsFlaConfig(*document)) return ParseFlaConfig(*document, file);
   config.kind = *kind;
 
   absl::StatusOr<const json*> decoder = FindStack(*document, "decoder", file);

@@ -23,22 +23,31 @@ struct StackConfig {
   float norm_eps = 0;
   double rope_base = 0;
   bool qk_norm = false;
+  float qk_norm_eps = 0;  // of the norms of query and key heads
 
   int32_t qkv_width() const { return (heads + 2 * kv_heads) * head_dim; }
 };
 
+// Whose names and shapes a model directory follows: the authors' own (golden README), or those of
+// the port in the flash-linear-attention library (docs/checkpoints.md).
+enum class CheckpointLayout : uint8_t { kAuthors, kFla };
+
 struct ModelConfig {
   ModelKind kind = ModelKind::kDense;
+  CheckpointLayout layout = CheckpointLayout::kAuthors;
   StackConfig decoder;
   StackConfig compressor;  // unset for a dense model
   int32_t vocab_size = 0;
-  int32_t padded_vocab_size = 0;     // rows of the embedding and output matrices
-  int32_t block_size = 0;            // most tokens in one sequence
-  int32_t chunk_size_max = 0;        // what the checkpoint was made for; 0 for a dense model
-  std::vector<int32_t> chunk_sizes;  // offered: ascending powers of two; empty for a dense model
+  int32_t padded_vocab_size = 0;  // rows of the embedding and output matrices
+  int32_t block_size = 0;         // most tokens in one sequence
+  int32_t chunk_size_max = 0;     // what the checkpoint was made for; 0 for a dense model
+  bool tied_output = false;       // O is E
+  // Offered, in ascending order; powers of two unless the layout is kFla; empty for a dense model.
+  std::vector<int32_t> chunk_sizes;
 
   bool compresses() const { return kind != ModelKind::kDense; }
-  // Rows of D and A: one for each power of two up to chunk_size_max; `cat_fixed` has one D, no A.
+  // Rows of D and A: one for each power of two up to chunk_size_max (kFla: for each number from 0);
+  // `cat_fixed` has one D, no A.
   int32_t chunk_size_levels() const;
   // The row of D and A that stands for a chunk size (p in the equations).
   int32_t ChunkSizeLevel(int32_t chunk_size) const;

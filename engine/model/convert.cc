@@ -47,16 +47,20 @@ HostTensor ConvertTo(const TensorView& source, DType dtype) {
   return result;
 }
 
-HostTensor StackRows(const TensorView& first, const TensorView& second) {
-  CATSERVE_CHECK(first.dtype == second.dtype && first.row_size() == second.row_size())
-      << "only rows of the same kind can be stacked";
-  TensorView both = first;
-  both.shape[0] += second.rows();
-  HostTensor result = Allocate(both, first.dtype);
-  const size_t first_bytes = static_cast<size_t>(first.size() * SizeOf(first.dtype));
-  std::memcpy(result.owned.data(), first.data, first_bytes);
-  std::memcpy(result.owned.data() + first_bytes, second.data,
-              static_cast<size_t>(second.size() * SizeOf(second.dtype)));
+HostTensor StackRows(std::span<const TensorView> parts) {
+  TensorView all = parts[0];
+  for (const TensorView& part : parts.subspan(1)) {
+    CATSERVE_CHECK(part.dtype == all.dtype && part.row_size() == all.row_size())
+        << "only rows of the same kind can be stacked";
+    all.shape[0] += part.rows();
+  }
+  HostTensor result = Allocate(all, all.dtype);
+  std::byte* to = result.owned.data();
+  for (const TensorView& part : parts) {
+    const size_t bytes = static_cast<size_t>(part.size() * SizeOf(part.dtype));
+    std::memcpy(to, part.data, bytes);
+    to += bytes;
+  }
   return result;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "kernels/tensor.h"
@@ -18,7 +19,7 @@ struct HostTensor {
 // REQUIRES: source dense, F32, BF16 or F16; dtype F32 or BF16, or the source's own.
 HostTensor ConvertTo(const TensorView& source, DType dtype);
 
-// Rows of `first`, then rows of `second`. REQUIRES: equal dtypes and columns.
-HostTensor StackRows(const TensorView& first, const TensorView& second);
+// The rows of all parts, in their order. REQUIRES: at least one part; equal dtypes and columns.
+HostTensor StackRows(std::span<const TensorView> parts);
 
 }  // namespace catserve

@@ -22,12 +22,18 @@ using nlohmann::json;
 constexpr int64_t kLengthBytes = 8;
 constexpr JsonLimits kHeaderLimits{.depth = 4, .values = 1 << 20};
 constexpr size_t kRankMax = 4;
+constexpr char kCounterType[] = "I64";
+constexpr int64_t kCounterBytes = 8;
 
 std::optional<DType> ParseDType(const std::string& name) {
   if (name == "F32") return DType::kF32;
   if (name == "F16") return DType::kF16;
   if (name == "BF16") return DType::kBF16;
   return std::nullopt;
+}
+
+int64_t ElementBytes(const TensorInfo& info) {
+  return info.counter ? kCounterBytes : SizeOf(info.dtype);
 }
 
 // One entry of the header. `where` starts its error messages.
@@ -43,11 +49,12 @@ class EntryReader {
     const auto dtype = entry_.find("dtype");
     if (dtype == entry_.end() || !dtype->is_string()) return Error(" has no \"dtype\"");
     const std::optional<DType> known = ParseDType(dtype->get_ref<const std::string&>());
-    if (!known) {
+    info.counter = *dtype == kCounterType;
+    if (!known && !info.counter) {
       return Error(" has dtype ", Quoted(dtype->get_ref<const std::string&>()),
                    ", only F32, F16 and BF16 are supported");
     }
-    info.dtype = *known;
+    info.dtype = known.value_or(DType::kF32);
     if (absl::Status status = ReadShape(info); !status.ok()) return status;
     if (absl::Status status = ReadOffsets(info, data_bytes); !status.ok()) return status;
     return info;
@@ -85,13 +92,14 @@ class EntryReader {
       return Error(" ends at byte ", *end, " of the data, which has only ", data_bytes,
                    ": the file is cut short or damaged");
     }
-    int64_t bytes = SizeOf(info.dtype);
+    int64_t bytes = ElementBytes(info);
     for (const int64_t size : info.shape) {
       if (__builtin_mul_overflow(bytes, size, &bytes)) return Error(" has a shape that overflows");
     }
     if (bytes != *end - *begin) {
-      return Error(" of shape [", absl::StrJoin(info.shape, ", "), "] and dtype ", Name(info.dtype),
-                   " needs ", bytes, " bytes, its data_offsets span ", *end - *begin);
+      return Error(" of shape [", absl::StrJoin(info.shape, ", "), "] and dtype ",
+                   info.counter ? kCounterType : Name(info.dtype), " needs ", bytes,
+                   " bytes, its data_offsets span ", *end - *begin);
     }
     info.begin = *begin;
     info.end = *end;
@@ -137,10 +145,10 @@ absl::Status Rebase(std::vector<TensorInfo>& tensors, int64_t data_begin, const 
   for (TensorInfo& tensor : tensors) {
     tensor.begin += data_begin;
     tensor.end += data_begin;
-    if (tensor.begin % SizeOf(tensor.dtype) != 0) {
+    if (!tensor.counter && tensor.begin % ElementBytes(tensor) != 0) {
       return absl::InvalidArgumentError(
           absl::StrCat(file, ": tensor ", Quoted(tensor.name), " starts at byte ", tensor.begin,
-                       " of the file, no multiple of its element's ", SizeOf(tensor.dtype),
+                       " of the file, no multiple of its element's ", ElementBytes(tensor),
                        " bytes: write the file again with its header padded by spaces"));
     }
   }

@@ -17,14 +17,16 @@ inline constexpr int64_t kSafetensorsHeaderBytesMax = 16 << 20;
 struct TensorInfo {
   std::string name;
   DType dtype = DType::kF32;
+  bool counter = false;        // I64: a training counter that some checkpoints carry; dtype unset
   std::vector<int64_t> shape;  // at most 4 dimensions
   int64_t begin = 0;           // bytes from the start of the file, a multiple of the element's size
   int64_t end = 0;
 };
 
 // Reads the header of a whole file in memory and proves that every tensor lies inside it: known
-// dtype (F32, F16, BF16), dtype x shape = bytes, no overlap, no gap, no byte left over. The result
-// is in the order of the data. Errors: INVALID_ARGUMENT in one line naming file and tensor.
+// dtype (F32, F16, BF16; I64 for counters), dtype x shape = bytes, no overlap, no gap, no byte left
+// over. The result is in the order of the data. Errors: INVALID_ARGUMENT in one line naming file
+// and tensor.
 absl::StatusOr<std::vector<TensorInfo>> ParseSafetensors(std::span<const std::byte> bytes,
                                                          const std::string& file);
 

@@ -75,7 +75,7 @@ Transformer::Transformer(Backend& backend, const StackConfig& config, const Stac
     heads_.push_back({.heads = config.heads,
                       .kv_heads = config.kv_heads,
                       .head_dim = config.head_dim,
-                      .norm_eps = config.norm_eps,
+                      .norm_eps = config.qk_norm_eps,
                       .q_norm = layer.q_norm.view,
                       .k_norm = layer.k_norm.view,
                       .rotary = weights.rotary.view});

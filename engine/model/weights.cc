@@ -2,16 +2,24 @@
 
 #include <cmath>
 #include <initializer_list>
+#include <span>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/convert.h"
+#include "engine/model/tensor_names.h"
 
 namespace catserve {
 namespace {
 
 using Shape = std::initializer_list<int64_t>;
+
+// A tensor whose rows become a part of a matrix.
+struct Part {
+  std::string name;
+  int64_t rows;
+};
 
 // Loads one tensor after another and keeps the first error; after it, every load is empty.
 class Loader {
@@ -33,23 +41,31 @@ class Loader {
     return status_.ok() ? Pack(stored) : nullptr;
   }
 
-  // The rows of one matrix, then those of another of the same shape.
-  std::unique_ptr<Matrix> Stacked(const std::string& first_name, const std::string& second_name,
-                                  Shape shape) {
-    const TensorView first = Find(first_name, shape);
-    const TensorView second = Find(second_name, shape);
+  // One matrix of the rows of all parts, in their order.
+  std::unique_ptr<Matrix> Joined(std::span<const Part> parts, int64_t columns) {
+    std::vector<TensorView> views;
+    bool same = true;
+    for (const Part& part : parts) {
+      views.push_back(Find(part.name, {part.rows, columns}));
+      same = same && views.back().dtype == views.front().dtype;
+    }
     if (!status_.ok()) return nullptr;
-    if (first.dtype == second.dtype) return Pack(StackRows(first, second).view);
-    const HostTensor first_f32 = ConvertTo(first, DType::kF32);
-    const HostTensor second_f32 = ConvertTo(second, DType::kF32);
-    return Pack(StackRows(first_f32.view, second_f32.view).view);
+    if (views.size() == 1) return Pack(views[0]);
+    std::vector<HostTensor> converted;
+    for (TensorView& view : views) {
+      if (same) break;
+      converted.push_back(ConvertTo(view, DType::kF32));
+      view = converted.back().view;
+    }
+    return Pack(StackRows(views).view);
   }
 
   // W_p for each chunk size, from the F32 values of W.
-  std::map<int32_t, std::unique_ptr<Matrix>> Projections(const ModelConfig& config) {
+  std::map<int32_t, std::unique_ptr<Matrix>> Projections(const std::string& name,
+                                                         const ModelConfig& config) {
     const int64_t dim = config.decoder.dim;
     const int64_t fx_dim = config.compressor.dim;
-    const TensorView w = Find("f.proj_fx.weight", {dim, config.chunk_size_max * fx_dim});
+    const TensorView w = Find(name, {dim, config.chunk_size_max * fx_dim});
     std::map<int32_t, std::unique_ptr<Matrix>> projections;
     for (const int32_t chunk_size : config.chunk_sizes) {
       if (!status_.ok()) break;
@@ -95,11 +111,14 @@ class Loader {
 
   // `stored`: the format that the file holds the values in.
   std::unique_ptr<Matrix> Pack(const TensorView& host, DType stored) {
-    DType dtype = type_ == WeightType::kAsStored ? stored : DType::kF32;
+    const bool int8 = type_ == WeightType::kI8;
+    DType dtype = type_ == WeightType::kF32 ? DType::kF32 : stored;
     if (type_ == WeightType::kBF16) dtype = DType::kBF16;
     if (dtype == DType::kF16 && host.dtype != DType::kF16) dtype = DType::kF32;
+    if (int8) dtype = host.dtype;  // from the values themselves
     const HostTensor converted = ConvertTo(host, dtype);
-    absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_.Pack(converted.view);
+    absl::StatusOr<std::unique_ptr<Matrix>> matrix =
+        backend_.Pack(converted.view, int8 ? WeightFormat::kInt8 : WeightFormat::kAsIs);
     if (!matrix.ok()) {
       status_ = matrix.status();
       return nullptr;
@@ -113,54 +132,72 @@ class Loader {
   absl::Status status_;
 };
 
-LayerWeights LoadLayer(Loader& loader, const StackConfig& stack, const std::string& prefix) {
-  const auto name = [&](const char* rest) { return absl::StrCat(prefix, rest); };
+LayerWeights LoadLayer(Loader& loader, const StackConfig& stack, const LayerNames& names,
+                       const std::string& prefix) {
+  const auto name = [&](const char* rest) { return absl::StrCat(prefix, rest, ".weight"); };
+  const int64_t head = stack.head_dim;
   LayerWeights layer;
-  layer.attention_norm = loader.Norm(name("attention_norm.weight"), stack.dim);
-  layer.wqkv = loader.Weight(name("attention.wqkv.weight"), {stack.qkv_width(), stack.dim});
-  if (stack.qk_norm) {
-    layer.q_norm = loader.Norm(name("attention.q_norm.weight"), stack.head_dim);
-    layer.k_norm = loader.Norm(name("attention.k_norm.weight"), stack.head_dim);
+  layer.attention_norm = loader.Norm(name(names.attention_norm), stack.dim);
+  if (names.qkv != nullptr) {
+    layer.wqkv = loader.Weight(name(names.qkv), {stack.qkv_width(), stack.dim});
+  } else {
+    const Part parts[] = {{name(names.q), stack.heads * head},
+                          {name(names.k), stack.kv_heads * head},
+                          {name(names.v), stack.kv_heads * head}};
+    layer.wqkv = loader.Joined(parts, stack.dim);
   }
-  layer.wo = loader.Weight(name("attention.wo.weight"), {stack.dim, stack.dim});
-  layer.ffn_norm = loader.Norm(name("ffn_norm.weight"), stack.dim);
-  layer.gate_up = loader.Stacked(name("feed_forward.fc_1.weight"), name("feed_forward.fc_2.weight"),
-                                 {stack.feed_forward, stack.dim});
-  layer.down = loader.Weight(name("feed_forward.proj.weight"), {stack.dim, stack.feed_forward});
+  if (stack.qk_norm) {
+    layer.q_norm = loader.Norm(name(names.q_norm), stack.head_dim);
+    layer.k_norm = loader.Norm(name(names.k_norm), stack.head_dim);
+  }
+  layer.wo = loader.Weight(name(names.o), {stack.dim, stack.dim});
+  layer.ffn_norm = loader.Norm(name(names.ffn_norm), stack.dim);
+  const Part gate_up[] = {{name(names.gate), stack.feed_forward},
+                          {name(names.up), stack.feed_forward}};
+  layer.gate_up = loader.Joined(gate_up, stack.dim);
+  layer.down = loader.Weight(name(names.down), {stack.dim, stack.feed_forward});
   return layer;
 }
 
-StackWeights LoadStack(Loader& loader, const StackConfig& stack, const std::string& prefix,
+StackWeights LoadStack(Loader& loader, const StackConfig& stack, const StackNames& names,
                        int32_t positions) {
   StackWeights weights;
   for (int32_t i = 0; i < stack.layers && loader.status().ok(); ++i) {
-    weights.layers.push_back(LoadLayer(loader, stack, absl::StrCat(prefix, "layers.", i, ".")));
+    const std::string prefix = absl::StrCat(names.prefix, "layers.", i, ".");
+    weights.layers.push_back(LoadLayer(loader, stack, names.layer, prefix));
   }
-  weights.norm = loader.Norm(absl::StrCat(prefix, "norm.weight"), stack.dim);
+  weights.norm = loader.Norm(absl::StrCat(names.prefix, "norm.weight"), stack.dim);
   if (!loader.status().ok()) return weights;
   std::vector<float> rotary = RotaryTable(positions, stack.head_dim, stack.rope_base);
   weights.rotary = loader.Upload({rotary.data(), DType::kF32, {positions, stack.head_dim}});
   return weights;
 }
 
-CompressorWeights LoadCompressor(Loader& loader, const ModelConfig& config) {
+CompressorWeights LoadCompressor(Loader& loader, const ModelConfig& config,
+                                 const TensorNames& names) {
   const int64_t dim = config.compressor.dim;
   const bool fixed = config.kind == ModelKind::kCatFixed;
   const int64_t chunks = fixed ? config.block_size / config.chunk_size_max : config.block_size;
   CompressorWeights weights;
-  weights.tokens = loader.Embedding("f.wte.weight", {config.padded_vocab_size, dim});
-  weights.positions = loader.Embedding("f.pos_tokens.weight", {chunks, dim});
+  weights.tokens = loader.Embedding(names.chunk_tokens, {config.padded_vocab_size, dim});
+  weights.positions = loader.Embedding(names.chunk_positions, {chunks, dim});
   if (!fixed) {
-    weights.levels = loader.Embedding("f.adaptive_token.weight", {config.chunk_size_levels(), dim});
+    weights.levels = loader.Embedding(names.chunk_levels, {config.chunk_size_levels(), dim});
   }
-  weights.stack = LoadStack(loader, config.compressor, "f.", config.compressor_positions());
-  weights.projections = loader.Projections(config);
+  weights.stack =
+      LoadStack(loader, config.compressor, names.compressor, config.compressor_positions());
+  weights.projections = loader.Projections(names.projection, config);
   return weights;
 }
 
 const char* MatrixTypeName(WeightType type, DType stored) {
-  if (type == WeightType::kAsStored) return Name(stored);
-  return Name(type == WeightType::kBF16 ? DType::kBF16 : DType::kF32);
+  switch (type) {
+    case WeightType::kAsStored: return Name(stored);
+    case WeightType::kF32: return Name(DType::kF32);
+    case WeightType::kBF16: return Name(DType::kBF16);
+    case WeightType::kI8: break;
+  }
+  return Name(DType::kI8);
 }
 
 }  // namespace
@@ -177,38 +214,44 @@ absl::StatusOr<ModelWeights> LoadWeights(Checkpoint& checkpoint, const ModelConf
                                          Backend& backend, WeightType type) {
   const int64_t dim = config.decoder.dim;
   const int64_t vocab = config.padded_vocab_size;
+  const TensorNames& names = NamesOf(config.layout);
   Loader loader(checkpoint, backend, type);
   ModelWeights weights;
-  weights.tokens = loader.Embedding("wte.weight", {vocab, dim});
+  weights.tokens = loader.Embedding(names.tokens, {vocab, dim});
   if (config.compresses()) {
-    weights.firsts = loader.Embedding("dummy_fx.weight", {config.chunk_size_levels(), dim});
+    weights.firsts = loader.Embedding(names.firsts, {config.chunk_size_levels(), dim});
   }
   if (config.kind == ModelKind::kCat) {
-    weights.separator = loader.Embedding("seperator.weight", {1, dim});
+    weights.separator = loader.Embedding(names.separator, {1, dim});
   }
-  weights.stack = LoadStack(loader, config.decoder, "", config.decoder_positions());
-  weights.output = loader.Weight("output.weight", {vocab, dim});
+  weights.stack = LoadStack(loader, config.decoder, names.decoder, config.decoder_positions());
+  const std::string output_name = config.tied_output ? names.tokens : names.output;
+  weights.output = loader.Weight(output_name, {vocab, dim});
   if (config.compresses() && loader.status().ok()) {
-    weights.compressor = LoadCompressor(loader, config);
+    weights.compressor = LoadCompressor(loader, config, names);
   }
   if (!loader.status().ok()) return loader.status();
-  const absl::StatusOr<TensorView> output = checkpoint.Tensor("output.weight", {vocab, dim});
+  const absl::StatusOr<TensorView> output = checkpoint.Tensor(output_name, {vocab, dim});
   weights.dtype = MatrixTypeName(type, output->dtype);
   return weights;
 }
 
 std::vector<float> ResampleColumns(const TensorView& w, int32_t chunk_size_max,
                                    int32_t chunk_size) {
-  const int64_t step = chunk_size_max / chunk_size;  // s in the equations
-  const int64_t columns = w.shape[1] / step;
+  const int64_t columns = w.shape[1] / chunk_size_max * chunk_size;
   std::vector<float> resampled;
   resampled.reserve(static_cast<size_t>(w.rows() * columns));
   for (int64_t i = 0; i < w.rows(); ++i) {
     const HostTensor values = ConvertTo(w.Rows(i, 1), DType::kF32);
     const float* row = values.view.row<const float>(0);
     for (int64_t j = 0; j < columns; ++j) {
-      const int64_t right = step * j + step / 2;
-      resampled.push_back(step == 1 ? row[j] : (row[right - 1] + row[right]) / 2);
+      // Column j lies at (j + 1/2) C_max / C - 1/2 of w: `at` in units of 1 / 2C, exact.
+      const int64_t unit = 2 * int64_t{chunk_size};
+      const int64_t at = (2 * j + 1) * chunk_size_max - chunk_size;
+      const int64_t left = at / unit;
+      const float right_part = static_cast<float>(at % unit) / static_cast<float>(unit);
+      const float right = right_part == 0 ? 0 : right_part * row[left + 1];
+      resampled.push_back((1 - right_part) * row[left] + right);
     }
   }
   return resampled;

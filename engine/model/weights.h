@@ -15,7 +15,7 @@
 namespace catserve {
 
 // The precision that weight matrices are held in. Embedding tables stay as stored, norms are F32.
-enum class WeightType : uint8_t { kAsStored, kF32, kBF16 };
+enum class WeightType : uint8_t { kAsStored, kF32, kBF16, kI8 };
 
 struct Table {  // a tensor in device memory
   std::unique_ptr<Buffer> buffer;
@@ -43,17 +43,17 @@ struct StackWeights {
 struct CompressorWeights {  // empty for a dense model
   Table tokens;             // E_f  [padded_vocab, e]
   Table positions;          // U    [block_size, e]; `cat_fixed`: [num_chunks, e]
-  Table levels;             // A    [levels, e]; empty for `cat_fixed`
+  Table levels;             // A    [chunk_size_levels, e]; empty for `cat_fixed`
   StackWeights stack;
   std::map<int32_t, std::unique_ptr<Matrix>> projections;  // W_p [d, C e] by chunk size C
 };
 
 struct ModelWeights {
   Table tokens;     // E  [padded_vocab, d]
-  Table firsts;     // D  [levels, d]; empty for a dense model
+  Table firsts;     // D  [chunk_size_levels, d]; empty for a dense model
   Table separator;  // S  [1, d]; `cat` only
   StackWeights stack;
-  std::unique_ptr<Matrix> output;  // O  [padded_vocab, d]
+  std::unique_ptr<Matrix> output;  // O  [padded_vocab, d]; from E where the two are tied
   CompressorWeights compressor;
   std::string dtype;  // of the matrices: "F32", "BF16", ...
 };
@@ -63,8 +63,9 @@ struct ModelWeights {
 absl::StatusOr<ModelWeights> LoadWeights(Checkpoint& checkpoint, const ModelConfig& config,
                                          Backend& backend, WeightType type);
 
-// W_p [d, C e]: the columns of W [d, C_max e] resampled in F32 (golden README, section 4).
-// REQUIRES: chunk_size divides chunk_size_max, both powers of two.
+// W_p [d, C e]: the columns of W [d, C_max e] resampled linearly in F32, with half-pixel centres
+// (golden README, section 4; the same rule for sizes that are no power of two).
+// REQUIRES: 1 <= chunk_size <= chunk_size_max.
 std::vector<float> ResampleColumns(const TensorView& w, int32_t chunk_size_max, int32_t chunk_size);
 
 // [positions, head_dim]: cos and sin of position * base^(-2 i / head_dim), computed in double.

@@ -128,7 +128,7 @@ TEST_P(EngineGoldenTest, ScoreEqualsWhatGenerateReported) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, EngineGoldenTest, ::testing::ValuesIn(kGoldenModels),
+INSTANTIATE_TEST_SUITE_P(Models, EngineGoldenTest, ::testing::ValuesIn(kBothLayouts),
                          [](const auto& info) {
                            std::string name = info.param;
                            name[name.find('-')] = '_';

@@ -22,7 +22,9 @@ HostArrays ReadArrays(const std::string& path) {
   return arrays;
 }
 
-std::string GoldenDirectory(const std::string& model) { return "tests/data/golden/" + model; }
+std::string GoldenDirectory(const std::string& model) {
+  return model == "fla-tiny" ? "tests/data/fla" : "tests/data/golden/" + model;
+}
 
 const GoldenCase& Golden::Case(const std::string& name) const {
   for (const GoldenCase& golden : cases) {

@@ -1,4 +1,5 @@
-// The authors' golden data (tests/data/golden/README.md).
+// The authors' golden data (tests/data/golden/README.md), and that of the other layout
+// (tests/data/fla, made by tools/make_fla_golden.py).
 #pragma once
 
 #include <cstdint>
@@ -11,6 +12,7 @@
 namespace catserve::testing {
 
 inline const std::string kGoldenModels[] = {"adaptive-tiny", "fixed-tiny", "dense-tiny"};
+inline const std::string kBothLayouts[] = {"adaptive-tiny", "fixed-tiny", "dense-tiny", "fla-tiny"};
 
 std::string GoldenDirectory(const std::string& model);
 

@@ -1,4 +1,4 @@
-// The authors' golden data, every model, chunk size and length, on every CPU form.
+// The golden data of both layouts, every model, chunk size and length, on every CPU form.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -94,7 +94,7 @@ std::string TestName(const ::testing::TestParamInfo<std::tuple<std::string, std:
   return name;
 }
 
-const auto kModels = ::testing::ValuesIn(kGoldenModels);
+const auto kModels = ::testing::ValuesIn(kBothLayouts);
 
 INSTANTIATE_TEST_SUITE_P(Fast, GoldenPromptTest,
                          ::testing::Combine(kModels, ::testing::Values("cpu")), TestName);
