@@ -88,9 +88,6 @@ void ScoreSequence::FillRun(StepBuilder& step) {
 }
 
 int32_t ScoreSequence::BlocksThatFit(const StepBuilder& step) const {
-  const int64_t least =
-      PagesFor(stack_.entries() + 1) - std::ssize(stack_.pages()) + BranchPages(layout_, tokens_);
-  const int64_t pages_max = std::max(pool_.free(), std::min(least, pool_.available()));
   const int32_t first = stack_.entries();  // one summary for each block so far
   const int32_t end = layout_.Summaries(tokens_ - 1);
   int32_t rows = 0, chunks = 0, blocks = 0;
@@ -101,7 +98,7 @@ int32_t ScoreSequence::BlocksThatFit(const StepBuilder& step) const {
     chunks += block > 0 ? 1 : 0;
     pages += PagesFor(branch_rows);
     const int64_t stack = PagesFor(block + 1) - std::ssize(stack_.pages());
-    if (!step.Fits(layout_, rows, chunks) || pages + stack > pages_max) break;
+    if (!step.Fits(layout_, rows, chunks) || pages + stack > pool_.available()) break;
   }
   return blocks;
 }

@@ -22,8 +22,8 @@ class ScoreSequence {
   ScoreSequence(Layout layout, int32_t slot, int32_t tokens, int32_t top_n, PagePool& pool);
 
   // Adds the next piece: rows and ScoreRows of as many chunks as the step and the pool have room
-  // for. Of what the prefix cache keeps it takes no more than one chunk needs. Returns the number
-  // of ScoreRows added.
+  // for, what the prefix cache keeps included: pages that a piece has taken from it are free for
+  // the next one. Returns the number of ScoreRows added.
   int32_t Fill(StepBuilder& step);
 
   // Gives back the pages of the last piece's branches. Steps run in order, so this is safe as soon
