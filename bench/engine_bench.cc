@@ -29,6 +29,7 @@ ABSL_FLAG(std::string, model, "", "Model directory; or give --shape");
 ABSL_FLAG(std::string, shape, "", "A shape of random_checkpoint.h, with random weights");
 ABSL_FLAG(std::string, scratch, "build/bench_models", "Where random checkpoints are kept");
 ABSL_FLAG(std::string, backend, "cpu", "cpu or cpu-reference");
+ABSL_FLAG(std::string, weight_dtype, "stored", "stored, BF16 or I8");
 ABSL_FLAG(std::vector<std::string>, batches, std::vector<std::string>({"1", "8", "32"}),
           "Sequences decoded together");
 ABSL_FLAG(std::vector<std::string>, chunk_sizes, {}, "Of those offered, these; empty: all");
@@ -231,7 +232,11 @@ absl::Status Run() {
   auto backend = MakeBackend(absl::GetFlag(FLAGS_backend), absl::GetFlag(FLAGS_threads));
   if (!backend.ok()) return backend.status();
   setup.backend = *std::move(backend);
-  auto model = Model::Load(directory, *setup.backend);
+  ModelOptions model_options;
+  const std::string weights = absl::GetFlag(FLAGS_weight_dtype);
+  if (weights == "BF16") model_options.weight_type = WeightType::kBF16;
+  if (weights == "I8") model_options.weight_type = WeightType::kI8;
+  auto model = Model::Load(directory, *setup.backend, model_options);
   if (!model.ok()) return model.status();
   setup.model = *std::move(model);
   setup.description = setup.model->Describe(DType::kBF16);

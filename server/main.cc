@@ -51,12 +51,14 @@ ModelOptions ReadModelOptions(const ServerOptions& options) {
   ModelOptions model;
   if (options.weight_dtype == "F32") model.weight_type = WeightType::kF32;
   if (options.weight_dtype == "BF16") model.weight_type = WeightType::kBF16;
+  if (options.weight_dtype == "I8") model.weight_type = WeightType::kI8;
   return model;
 }
 
 DType KvDType(const ServerOptions& options, const Model& model) {
   if (options.kv_dtype == "F32") return DType::kF32;
-  const bool narrow = options.kv_dtype == "BF16" || model.weights().dtype == "BF16";
+  const std::string& weights = model.weights().dtype;
+  const bool narrow = options.kv_dtype == "BF16" || weights == "BF16" || weights == "I8";
   return narrow ? DType::kBF16 : DType::kF32;
 }
 

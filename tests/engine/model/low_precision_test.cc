@@ -69,6 +69,7 @@ TEST_P(LowPrecisionTest, StaysWithinTheStatedErrorAndKeepsClearWinners) {
 INSTANTIATE_TEST_SUITE_P(
     Precisions, LowPrecisionTest,
     ::testing::Values(Precision{"bf16_weights", WeightType::kBF16, DType::kF32, 1.2, 0.4, 100},
+                      Precision{"i8_weights", WeightType::kI8, DType::kF32, 3.0, 0.95, 2},
                       Precision{"bf16_kv", WeightType::kF32, DType::kBF16, 0.45, 0.15, 700},
                       Precision{"bf16_both", WeightType::kBF16, DType::kBF16, 1.2, 0.4, 100}),
     [](const auto& info) { return info.param.name; });
