@@ -22,9 +22,11 @@ STYLE = """<style>
 text { font: 13px system-ui, sans-serif; fill: #1f2328; }
 .title { font-size: 16px; font-weight: 600; }
 .sub, .tick { fill: #59636e; font-size: 12px; }
+.page { fill: #ffffff; }
 .axis { stroke: #59636e; } .grid { stroke: #d1d9e0; } .mark { stroke: #1f2328; }
 @media (prefers-color-scheme: dark) {
   text { fill: #f0f6fc; } .sub, .tick { fill: #9198a1; }
+  .page { fill: #0d1117; }
   .axis { stroke: #9198a1; } .grid { stroke: #3d444d; } .mark { stroke: #f0f6fc; }
 }
 </style>"""
@@ -50,7 +52,8 @@ class Chart:
         self.parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
             f'width="{WIDTH}" height="{HEIGHT}" role="img">',
-            f"<title>{html.escape(title)}</title>", STYLE]
+            f"<title>{html.escape(title)}</title>", STYLE,
+            f'<rect width="{WIDTH}" height="{HEIGHT}" rx="6" class="page"/>']
         self.text(LEFT - 48, 24, title, "title")
         self.text(LEFT - 48, 44, subtitle, "sub")
         for i in range(round(self.y_top / self.step) + 1):
