@@ -81,7 +81,9 @@ PrefixHit Scheduler::FindPrefix(const RequestState& request, const ChoiceState& 
 // -- Forecasts ------------------------------------------------------------------------------------
 
 int32_t Scheduler::ExpectedLength(const RequestState& request, const ChoiceState& choice) const {
-  const int32_t generated = lengths_.Expect(choice.drawn, request.request.stop.max_tokens);
+  const int32_t most = request.request.stop.max_tokens;
+  const bool outlived = request.preemptions > 0;  // its forecast once: it is not believed again
+  const int32_t generated = outlived ? most : lengths_.Expect(choice.drawn, most);
   return std::max(request.TokensToRead(choice), request.prompt_tokens() + generated - 1);
 }
 
