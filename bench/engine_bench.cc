@@ -65,6 +65,7 @@ Spread Of(std::vector<double> values) {
 class Progress {
  public:
   explicit Progress(int requests) : tokens_(requests, 0) {}
+  int requests() const { return static_cast<int>(tokens_.size()); }
 
   void Tell(int request, int tokens, bool finished) {
     const std::lock_guard lock(mutex_);
@@ -99,7 +100,6 @@ Request MakeRequest(const Setup& setup, int32_t chunk_size, int32_t prompt, int3
     request.prompt.push_back((i * 7919 + prompt) % setup.description.geometry.vocab_size);
   }
   request.budget.chunk_size = chunk_size;
-  request.bypass_prefix_cache = true;  // every run computes its prompt
   request.sampling.temperature = 0;
   request.stop.max_tokens = generated;
   return request;
@@ -127,7 +127,9 @@ Spread Prefill(const Setup& setup, Engine& engine, int32_t chunk_size) {
   for (int i = 0; i < kPrefillRuns; ++i) {
     auto progress = std::make_shared<Progress>(1);
     const absl::Time start = absl::Now();
-    Submit(engine, MakeRequest(setup, chunk_size, setup.prompt_tokens, 1), Sink(progress, 0));
+    Request request = MakeRequest(setup, chunk_size, setup.prompt_tokens, 1);
+    request.bypass_prefix_cache = true;  // else it would answer for the model
+    Submit(engine, std::move(request), Sink(progress, 0));
     const auto [first, count] = progress->WaitForEach(1);
     rates.push_back(setup.prompt_tokens / absl::ToDoubleSeconds(first - start));
     progress->WaitForEnd();
@@ -140,16 +142,24 @@ struct DecodeResult {
   double kv_bytes_per_sequence = 0;  // as held by the live sequences, halfway through
 };
 
-DecodeResult Decode(const Setup& setup, Engine& engine, int32_t chunk_size, int batch) {
-  auto progress = std::make_shared<Progress>(batch);
-  // Lengths differ by one from sequence to sequence, so that closings are staggered.
-  for (int i = 0; i < batch; ++i) {
-    const int32_t less = chunk_size > 0 ? i % chunk_size : 0;
-    Submit(
-        engine,
-        MakeRequest(setup, chunk_size, setup.prompt_tokens - less, setup.generated_tokens + batch),
-        Sink(progress, i));
+// Lengths differ by one from sequence to sequence, so that closings are staggered.
+void SubmitBatch(const Setup& setup, Engine& engine, int32_t chunk_size, int32_t generated,
+                 const std::shared_ptr<Progress>& progress) {
+  for (int i = 0; i < progress->requests(); ++i) {
+    const int32_t less = chunk_size > 0 ? i % chunk_size : i % kPageEntries;
+    Submit(engine, MakeRequest(setup, chunk_size, setup.prompt_tokens - less, generated),
+           Sink(progress, i));
   }
+}
+
+DecodeResult Decode(const Setup& setup, Engine& engine, int32_t chunk_size, int batch) {
+  // The prompts are read first and then found in the prefix cache, so that all streams begin
+  // together: else the first would be done before the last prompt is read.
+  auto read = std::make_shared<Progress>(batch);
+  SubmitBatch(setup, engine, chunk_size, 0, read);
+  read->WaitForEnd();
+  auto progress = std::make_shared<Progress>(batch);
+  SubmitBatch(setup, engine, chunk_size, setup.generated_tokens + batch, progress);
   DecodeResult result;
   std::vector<double> rates;
   auto [from, before] = progress->WaitForEach(1);
@@ -182,7 +192,7 @@ void RunChunkSize(const Setup& setup, const std::string& name, int32_t chunk_siz
   const int64_t longest = setup.prompt_tokens + setup.generated_tokens + most;
   EngineOptions options;
   options.slots = most;
-  options.kv_pages = most * PagesFor(PeakEntries(geometry, chunk_size, longest));
+  options.kv_pages = most * (PagesFor(PeakEntries(geometry, chunk_size, longest)) + 1);
   ExecutorOptions executor_options{.slots = options.slots, .kv_pages = options.kv_pages};
   executor_options.kv_dtype = setup.description.kv_dtype == "BF16" ? DType::kBF16 : DType::kF32;
   executor_options.step_rows_max = options.step_rows_max;
