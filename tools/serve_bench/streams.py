@@ -15,11 +15,16 @@ BATCH = 16
 STREAMS = 32
 
 
+def read_prompts(bench, server, count, prompt, budget):
+    """Has the prompts of the next run read, into the prefix cache."""
+    bench.load(server, f"--concurrency={count}", f"--requests={count}", f"--lengths={prompt}:1",
+               f"--budgets={budget}", "--duration_seconds=3600")
+
+
 def live_rate(bench, server, count, prompt, generated, budget):
     """Tokens per second while all of `count` streams are live. Their prompts are read before, into
     the prefix cache, so that they begin together."""
-    bench.load(server, f"--concurrency={count}", f"--requests={count}", f"--lengths={prompt}:1",
-               f"--budgets={budget}", "--duration_seconds=3600")
+    read_prompts(bench, server, count, prompt, budget)
     result = bench.load(server, f"--concurrency={count}", f"--requests={count}",
                         f"--lengths={prompt}:{generated}", f"--budgets={budget}",
                         "--duration_seconds=3600", "--record_calls")
@@ -114,11 +119,13 @@ def engine_rate(bench, model, prompt, generated, chunk_size):
 
 
 def served_rate(bench, server, prompt, generated, chunk_size):
-    """The same through gRPC: the median of three windows, as engine_bench takes it."""
+    """The same through gRPC: prompts read before, the median of three windows, as engine_bench
+    does it."""
+    read_prompts(bench, server, STREAMS, prompt, chunk_size or "none")
     result = bench.load(server, f"--concurrency={STREAMS}", f"--requests={STREAMS}",
                         f"--lengths={prompt}:{generated + STREAMS}",
                         f"--budgets={chunk_size or 'none'}", "--duration_seconds=3600",
-                        "--bypass_prefix_cache", "--record_calls")
+                        "--record_calls")
     calls = result["calls"]
     marks = [max(call["token_times"][index] for call in calls)
              for index in (0, generated // 3 - 1, 2 * generated // 3 - 1, generated - 1)]
