@@ -1,0 +1,318 @@
+#!/usr/bin/env python3
+"""tools/convert_checkpoint.py: what it writes, and that everything else is refused in one line."""
+
+import array
+import collections
+import io
+import json
+import pathlib
+import pickle
+import struct
+import subprocess
+import sys
+import tempfile
+import types
+import unittest
+import zipfile
+
+import tiny_state
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DATA = ROOT / "tests/data/convert"
+sys.path.insert(0, str(ROOT / "tools"))
+
+from convert import floats, sentencepiece  # noqa: E402
+from convert.errors import ConversionError  # noqa: E402
+
+HEADS = ["--heads", "4", "--compressor-heads", "2"]
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, ROOT / "tools/convert_checkpoint.py", *arguments],
+                          text=True, capture_output=True, check=False)
+
+
+def read_safetensors(path):
+    data = path.read_bytes()
+    length, = struct.unpack("<Q", data[:8])
+    header, body = json.loads(data[8:8 + length]), data[8 + length:]
+    return {name: (t["dtype"], tuple(t["shape"]), body[slice(*t["data_offsets"])])
+            for name, t in header.items()}
+
+
+class TorchFake:
+    """Pickles that name PyTorch's things, made without it: tensors are (shape, bytes)."""
+
+    def __init__(self):
+        self.torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+        self.storage = type("FloatStorage", (), {"__module__": "torch"})
+        self.torch.FloatStorage, self.torch._utils = self.storage, utils
+        self.rebuild = lambda: None
+        self.rebuild.__module__ = "torch._utils"
+        self.rebuild.__qualname__ = self.rebuild.__name__ = "_rebuild_tensor_v2"
+        utils._rebuild_tensor_v2 = self.rebuild
+        sys.modules |= {"torch": self.torch, "torch._utils": utils}
+
+    def save(self, path, state, stride=None, numbers=None):
+        """numbers: what the storages claim to hold, where that is a lie."""
+        members = {}
+        fake = self
+
+        class Tensor:
+            def __init__(self, shape, data):
+                self.shape, self.data = shape, data
+
+            def __reduce__(self):
+                dense, step = [], 1
+                for extent in reversed(self.shape):
+                    dense.insert(0, step)
+                    step *= extent
+                return fake.rebuild, (Storage(self.data), 0, self.shape,
+                                      stride or tuple(dense), False, collections.OrderedDict())
+
+        class Storage:
+            def __init__(self, data):
+                self.data = data
+
+        class Pickler(pickle.Pickler):
+            def persistent_id(self, obj):
+                if not isinstance(obj, Storage):
+                    return None
+                key = str(len(members))
+                members[key] = obj.data
+                return "storage", fake.storage, key, "cpu", numbers or len(obj.data) // 4
+
+        text = io.BytesIO()
+        Pickler(text, protocol=2).dump(
+            {name: Tensor(*value) if isinstance(value, tuple) else value
+             for name, value in state.items()})
+        with zipfile.ZipFile(path, "w") as out:
+            out.writestr("archive/data.pkl", text.getvalue())
+            for key, data in members.items():
+                out.writestr(f"archive/data/{key}", data)
+
+    def close(self):
+        del sys.modules["torch"], sys.modules["torch._utils"]
+
+
+class ConvertTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.out, self.pt = pathlib.Path(folder.name) / "out", pathlib.Path(folder.name) / "s.pt"
+        self.fake = TorchFake()
+        self.addCleanup(self.fake.close)
+        self.state = tiny_state.state()
+
+    def convert(self, *options):
+        result = run(self.pt, self.out, *options)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return json.loads((self.out / "config.json").read_text()), \
+            read_safetensors(self.out / "model.safetensors")
+
+    def refusal(self, *options, source=None):
+        result = run(source or self.pt, self.out, *options)
+        self.assertEqual(result.returncode, 1, result.stdout)
+        self.assertRegex(result.stderr, r"\Aconvert_checkpoint: .*\n\Z")
+        self.assertFalse((self.out / "model.safetensors").exists())
+        return result.stderr
+
+    def test_what_pytorch_wrote_is_read_to_the_last_bit(self):
+        self.pt = DATA / "state_dict.pt"
+        config, tensors = self.convert("--dtype", "f32")
+        self.assertEqual(set(tensors), set(self.state), "prefixes are gone, all tensors are there")
+        for name, (shape, data) in self.state.items():
+            self.assertEqual(tensors[name], ("F32", shape, data), name)
+        self.assertEqual(config["model_type"], "cat")
+        self.assertEqual(config["chunk_sizes"], [4, 8])
+        decoder = config["decoder"]
+        self.assertEqual((decoder["n_head"], decoder["n_local_heads"], decoder["head_dim"],
+                          decoder["block_size"], decoder["num_chunks"], decoder["vocab_size"]),
+                         (4, 2, 4, 64, 8, 40))
+
+    def test_names_with_and_without_wrappers_give_the_same(self):
+        for prefix in ("", "module.", "_orig_mod.", "module._orig_mod."):
+            named = {prefix + name: value for name, value in self.state.items()}
+            named[prefix + "cos"] = ((1,), bytes(4))  # a buffer, computed anew
+            self.fake.save(self.pt, named)
+            _, tensors = self.convert("--dtype", "f32")
+            self.assertEqual({n: t[2] for n, t in tensors.items()},
+                             {n: data for n, (_, data) in self.state.items()})
+
+    def test_bf16_rounds_matrices_to_nearest_and_keeps_norms(self):
+        self.fake.save(self.pt, self.state)
+        _, tensors = self.convert()
+        for name, (dtype, shape, data) in tensors.items():
+            if len(shape) == 1:
+                self.assertEqual((dtype, data), ("F32", self.state[name][1]))
+                continue
+            wide = array.array("I", self.state[name][1])
+            self.assertEqual(list(array.array("H", data)),
+                             [(x + 0x7FFF + (x >> 16 & 1)) >> 16 for x in wide], name)
+
+    def test_what_no_shape_says_comes_from_flags_or_a_file(self):
+        for name in [n for n in self.state if "q_norm" in n or "k_norm" in n]:
+            del self.state[name]
+        self.fake.save(self.pt, self.state)
+        self.assertIn("number of heads is in no shape: give --heads", self.refusal())
+        self.assertIn("give --compressor-heads", self.refusal("--heads", "4"))
+        self.assertIn("5 heads do not divide its width 16", self.refusal("--heads", "5"))
+        config, _ = self.convert(*HEADS, "--vocab-size", "37", "--chunk-sizes", "1,2")
+        self.assertFalse(config["decoder"]["use_qk_norm"])
+        given = self.pt.with_suffix(".json")
+        given.write_text('{"heads": 4, "compressor_heads": 2, "vocab_size": 37, '
+                         '"chunk_sizes": [1, 2], "norm_eps": 1e-6}')
+        from_file, _ = self.convert("--config", given)
+        self.assertEqual(from_file["decoder"].pop("norm_eps"), 1e-6)
+        self.assertEqual(config["decoder"].pop("norm_eps"), 1e-5)
+        self.assertEqual(from_file["decoder"], config["decoder"])
+        self.assertEqual(from_file["chunk_sizes"], config["chunk_sizes"])
+
+    def test_a_dense_model_needs_its_context(self):
+        dense = {n: v for n, v in self.state.items()
+                 if not n.startswith("f.") and n not in ("dummy_fx.weight", "seperator.weight")}
+        self.fake.save(self.pt, dense)
+        self.assertIn("give --block-size", self.refusal())
+        config, _ = self.convert("--block-size", "4096")
+        self.assertEqual((config["model_type"], config["compressor"]), ("dense", None))
+
+    def test_tensors_that_do_not_fit_are_named(self):
+        cases = {"layers.1.ffn_norm.weight": ((15,), bytes(60)),
+                 "f.pos_tokens.weight": ((60,), bytes(240)),
+                 "dummy_fx.weight": ((3, 16), bytes(192))}
+        for name, value in cases.items():
+            self.fake.save(self.pt, self.state | {name: value})
+            self.assertIn(f"s.pt: {name} has shape", self.refusal())
+        self.fake.save(self.pt, self.state | {"layers.0.attention.bias": ((4,), bytes(16))})
+        self.assertIn("layers.0.attention.bias is no tensor of the model", self.refusal())
+        for name in self.state:
+            if name.endswith("wo.weight"):
+                self.fake.save(self.pt, {n: v for n, v in self.state.items() if n != name})
+                self.assertIn(f"{name} is missing", self.refusal())
+        infinite = struct.pack("<f", float("inf")) * 16
+        self.fake.save(self.pt, self.state | {"seperator.weight": ((1, 16), infinite)})
+        self.assertIn("seperator.weight holds a value that is no finite number", self.refusal())
+
+    def test_a_pickle_that_is_no_plain_tensors_runs_nothing(self):
+        marker = self.out.parent / "it_ran"
+
+        class Hostile:
+            def __reduce__(self):
+                return pathlib.Path.touch, (marker,)
+
+        self.fake.save(self.pt, self.state | {"x": Hostile()})
+        self.assertIn("is no plain tensor", self.refusal())
+        self.assertFalse(marker.exists())
+        self.fake.save(self.pt, self.state | {"x": 3})
+        self.assertIn("more than named tensors", self.refusal())
+        self.fake.save(self.pt, {"wte.weight": self.state["wte.weight"]}, stride=(1, 40))
+        self.assertIn("is a view with gaps", self.refusal())
+        self.fake.save(self.pt, self.state, numbers=1)
+        self.assertIn("reaches past its storage", self.refusal())
+        self.fake.save(self.pt, self.state, numbers=1 << 30)
+        self.assertIn("expected 1073741824 numbers of 4", self.refusal())
+
+    def test_damaged_files_are_refused_in_one_line(self):
+        self.assertIn("No such file", self.refusal())
+        whole = (DATA / "state_dict.pt").read_bytes()
+        for content in (b"", b"\x80\x02}q\x00.", whole[:5000], whole[:-30]):
+            self.pt.write_bytes(content)
+            self.assertIn("expected what torch.save writes", self.refusal())
+        at = whole.index(b"FloatStorage")
+        self.pt.write_bytes(whole[:at] + b"EvilsStorage" + whole[at + 12:])
+        self.refusal()
+
+
+class FloatsTest(unittest.TestCase):
+    def test_formats_convert_exactly(self):
+        numbers = [0.0, -0.0, 1.0, 1.00390625, 1.01171875, -3.3895314e38, 1e-40, 65504.0]
+        wide = struct.pack("<8f", *numbers)
+        half = floats.convert(wide, "F32", "BF16")
+        self.assertEqual(list(array.array("H", half)),
+                         [0, 0x8000, 0x3F80, 0x3F80, 0x3F82, 0xFF7F, 1, 0x4780])
+        self.assertEqual(floats.convert(half[4:8], "BF16", "F32"), struct.pack("<2f", 1, 1))
+        self.assertEqual(floats.convert(struct.pack("<2e", 1.5, -2), "F16", "F32"),
+                         struct.pack("<2f", 1.5, -2))
+        for bad in (float("inf"), float("-inf"), float("nan")):
+            with self.assertRaises(ConversionError):
+                floats.bf16_from_f32(struct.pack("<3f", 1, bad, 1))
+
+
+def varint(number):
+    out = b""
+    while number > 0x7F:
+        out, number = out + bytes([number & 0x7F | 0x80]), number >> 7
+    return out + bytes([number])
+
+
+def field(number, value):
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    if isinstance(value, float):
+        return varint(number << 3 | 5) + struct.pack("<f", value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def sentencepiece_model(pieces, trainer=None, normalizer=None):
+    data = b"".join(field(1, field(1, text.encode()) + field(2, score) + field(3, kind))
+                    for text, score, kind in pieces)
+    for number, message in ((2, {3: 2, 35: 1} | (trainer or {})),
+                            (3, {4: 0} | (normalizer or {}))):
+        data += field(number, b"".join(field(n, v) for n, v in message.items()))
+    return data
+
+
+PIECES = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3),
+          *((f"<0x{i:02X}>", 0.0, 6) for i in range(256)),
+          ("ab", -0.0, 1), ("abc", -1.0, 1), ("bc", -2.0, 1), ("<tool>", 0.0, 4),
+          ("a", -3.0, 1), ("b", -4.0, 1), ("c", -5.0, 1), ("\u2581", -6.0, 1)]
+
+
+class SentencePieceTest(unittest.TestCase):
+    def converted(self, *model):
+        parsed = sentencepiece.parse(sentencepiece_model(*model))
+        sentencepiece.check(parsed)
+        return sentencepiece.to_tokenizer_json(parsed)
+
+    def test_merges_follow_the_scores_of_what_they_make(self):
+        document = self.converted(PIECES)
+        self.assertEqual(document["model"]["merges"],
+                         [["a", "b"], ["a", "bc"], ["ab", "c"], ["b", "c"]])
+        self.assertEqual(document["model"]["vocab"]["abc"], 260)
+        self.assertEqual([(t["content"], t["special"]) for t in document["added_tokens"]],
+                         [("<unk>", True), ("<s>", True), ("</s>", True), ("<tool>", False)])
+
+    def test_a_space_in_front_is_put_there_only_where_the_model_says_so(self):
+        self.assertEqual(len(self.converted(PIECES)["normalizer"]["normalizers"]), 2)
+        bare = self.converted(PIECES, None, {3: 0})
+        self.assertEqual([n["type"] for n in bare["normalizer"]["normalizers"]], ["Replace"])
+        self.assertNotIn("Strip", [d["type"] for d in bare["decoder"]["decoders"]])
+
+    def test_what_would_tokenise_differently_is_refused(self):
+        cases = [("unigram", {3: 1}, {}), ("word", {3: 3}, {}), ("no byte fallback", {35: 0}, {}),
+                 ("normalises Unicode", {}, {2: b"\1"}), ("removes extra spaces", {}, {4: 1}),
+                 ("spaces in another way", {}, {5: 0}), ("spaces in another way", {24: 1}, {})]
+        for message, trainer, normalizer in cases:
+            with self.assertRaisesRegex(ConversionError, message):
+                self.converted(PIECES, trainer, normalizer)
+        with self.assertRaisesRegex(ConversionError, "twice"):
+            self.converted([*PIECES, ("a", 0.0, 1)])
+        with self.assertRaisesRegex(ConversionError, "kind 5"):
+            self.converted([*PIECES, ("x", 0.0, 5)])
+
+    def test_any_bytes_are_a_model_or_an_error(self):
+        whole = (DATA / "tokenizer.model").read_bytes()
+        for cut in range(0, len(whole), 37):
+            try:
+                sentencepiece.check(sentencepiece.parse(whole[:cut]))
+            except ConversionError:
+                continue
+        for at in range(0, len(whole), 23):
+            try:
+                sentencepiece.parse(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1:])
+            except ConversionError:
+                continue
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Turns a state_dict.pt of the authors' training code into a model directory that catserve serves.
+
+    tools/convert_checkpoint.py state_dict.pt models/mine --tokenizer gpt2/
+    tools/convert_checkpoint.py tokenizer.model models/mine     a SentencePiece model alone
+
+--tokenizer names a folder with tokenizer.json, vocab.json and merges.txt, or tokenizer.model; or
+one such file. Needs nothing but Python 3.11: neither PyTorch nor a numeric library.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import sys
+
+from convert import authors, floats, safetensors_file, sentencepiece, torch_zip
+from convert.errors import ConversionError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that a file may keep it under
+INFERRED = ("heads", "compressor_heads", "block_size", "vocab_size", "chunk_sizes")
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("source", type=pathlib.Path, help="state_dict.pt, or tokenizer.model")
+    parser.add_argument("out", type=pathlib.Path, help="the model directory, made if needed")
+    parser.add_argument("--tokenizer", type=pathlib.Path, help="folder or file, see above")
+    parser.add_argument("--config", type=pathlib.Path,
+                        help="JSON with any of the flags below, names with _")
+    parser.add_argument("--heads", type=int, help="of the decoder, if it has no q/k norm")
+    parser.add_argument("--compressor-heads", type=int, help="of the compressor, likewise")
+    parser.add_argument("--block-size", type=int, help="most tokens; needed for a dense model")
+    parser.add_argument("--vocab-size", type=int, help="default: the tokenizer's, else all rows")
+    parser.add_argument("--chunk-sizes", help="sizes to offer, as 4,8,16 (default: 4 and up)")
+    parser.add_argument("--norm-eps", type=float, help="default 1e-5")
+    parser.add_argument("--rope-base", type=float, help="default 10000")
+    parser.add_argument("--dtype", choices=("bf16", "f32"), default="bf16",
+                        help="of matrices and tables; norms stay f32 (default: bf16)")
+    return parser.parse_args(arguments)
+
+
+def add_config_file(options):
+    """What a flag does not say, the JSON file may; then the defaults."""
+    if options.config:
+        try:
+            given = json.loads(options.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConversionError(f"{options.config}: {error}") from None
+        known = {*INFERRED, "norm_eps", "rope_base"}
+        if not isinstance(given, dict) or not known.issuperset(given):
+            raise ConversionError(f"{options.config}: must be an object with some of "
+                                  + ", ".join(sorted(known)))
+        for name, value in given.items():
+            if getattr(options, name) is None:
+                setattr(options, name, value)
+    options.norm_eps = options.norm_eps or 1e-5
+    options.rope_base = options.rope_base or 10000
+    if isinstance(options.chunk_sizes, str):
+        try:
+            options.chunk_sizes = [int(size) for size in options.chunk_sizes.split(",")]
+        except ValueError:
+            raise ConversionError("--chunk-sizes must be numbers with commas between") from None
+
+
+def tokenizer_files(path):
+    """The files to copy and, if there is only a SentencePiece model, that."""
+    if path.is_file():
+        return ([], path) if path.suffix == ".model" else ([path], None)
+    extra = [path / "tokenizer_config.json"] if (path / "tokenizer_config.json").is_file() else []
+    if (path / "tokenizer.json").is_file():
+        return [path / "tokenizer.json", *extra], None
+    pair = [path / "vocab.json", path / "merges.txt"]
+    if all(file.is_file() for file in pair):
+        return [*pair, *extra], None
+    if (path / "tokenizer.model").is_file():
+        return extra, path / "tokenizer.model"
+    raise ConversionError(f"{path}: holds neither tokenizer.json, nor vocab.json and merges.txt, "
+                          "nor tokenizer.model")
+
+
+def write_tokenizer(path, out):
+    """Copies or converts; returns the number of ids."""
+    files, model = tokenizer_files(path)
+    for file in files:
+        shutil.copyfile(file, out / file.name)
+    if model is not None:
+        document = sentencepiece.to_tokenizer_json(sentencepiece.read(model))
+        text = json.dumps(document, ensure_ascii=False, indent=1)
+        (out / "tokenizer.json").write_text(text + "\n", encoding="utf-8")
+    if (out / "tokenizer.json").is_file():
+        document = json.loads((out / "tokenizer.json").read_text(encoding="utf-8"))
+        ids = [*document["model"]["vocab"].values(),
+               *(token["id"] for token in document["added_tokens"])]
+    else:
+        ids = json.loads((out / "vocab.json").read_text(encoding="utf-8")).values()
+    return max(ids) + 1
+
+
+def read_state(archive):
+    state = archive.read()
+    for name in WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(name), dict):
+            state = state[name]
+    if not isinstance(state, dict) or not all(
+            isinstance(k, str) and isinstance(v, torch_zip.StoredTensor) for k, v in state.items()):
+        raise ConversionError("holds more than named tensors: save model.state_dict() alone")
+    return authors.plain_names(state)
+
+
+def converted(archive, name, tensor, dtype):
+    """The tensor for safetensors_file.write. Norms, which have one dimension, stay F32."""
+    if tensor.dtype not in floats.TO_F32:
+        raise ConversionError(f"{name} is of type {tensor.dtype}, expected F32, BF16 or F16")
+    target = "F32" if len(tensor.shape) == 1 else dtype.upper()
+
+    def data():
+        for piece in archive.data(tensor):
+            try:
+                yield floats.convert(piece, tensor.dtype, target)
+            except ConversionError as error:
+                raise ConversionError(f"{name} {error}") from None
+
+    return safetensors_file.Tensor(target, tensor.shape, data)
+
+
+def convert(options):
+    add_config_file(options)
+    if options.source.suffix == ".model":
+        options.out.mkdir(parents=True, exist_ok=True)
+        print(f"{options.out}: {write_tokenizer(options.source, options.out)} tokens")
+        return
+    archive = torch_zip.TorchZip(options.source)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.tokenizer:
+        ids = write_tokenizer(options.tokenizer, options.out)
+        options.vocab_size = options.vocab_size or ids
+    try:
+        tensors = read_state(archive)
+        config = authors.infer(tensors, options)
+        authors.check(tensors, config)
+        safetensors_file.write(options.out / "model.safetensors", {
+            name: converted(archive, name, tensor, options.dtype)
+            for name, tensor in tensors.items()})
+    except ConversionError as error:
+        text = str(error)
+        at = "" if text.startswith(str(options.source)) else f"{options.source}: "
+        raise ConversionError(at + text) from None
+    (options.out / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    count = sum(tensor.elements for tensor in tensors.values())
+    print(f"{options.out}: {config['model_type']}, {count / 1e6:.1f}M parameters, {options.dtype}")
+
+
+def main():
+    try:
+        convert(parse(sys.argv[1:]))
+    except (ConversionError, OSError) as error:
+        sys.exit(f"convert_checkpoint: {error}")
+
+
+if __name__ == "__main__":
+    main()
