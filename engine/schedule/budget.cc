@@ -96,6 +96,13 @@ std::vector<int32_t> StartSizes(const ModelGeometry& model, const Quality& quali
   return {*longest};
 }
 
+int32_t SmallestSize(const ModelGeometry& model, const Resident& resident) {
+  const std::vector<int32_t> sizes = AllowedChunkSizes(model, *resident.budget);
+  return *std::min_element(sizes.begin(), sizes.end(), [&](int32_t a, int32_t b) {
+    return PagesAtEnd(model, resident, a) < PagesAtEnd(model, resident, b);
+  });
+}
+
 std::optional<Change> BestCoarsening(const ModelGeometry& model, const Quality& quality,
                                      std::span<const Resident> residents, bool at_once) {
   std::optional<Change> best;

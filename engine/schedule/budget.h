@@ -2,7 +2,9 @@
 // automatic budgets. A fixed chunk size is never changed.
 //
 // At the start a request gets the best chunk size (Quality) that its own bound and the forecast of
-// memory (memory_forecast.h) allow at its expected length. If none does, running requests are
+// memory (memory_forecast.h) allow at its expected length, leaving room for those who wait behind
+// it, each at its smallest; where there is no such room it takes the smallest that fits, for then
+// the load is more than the server can take. If none fits, running requests are
 // coarsened, but only as many as make the room, and none if that is not enough. The same happens
 // when a forecast was wrong and memory runs out.
 //
@@ -82,6 +84,9 @@ int64_t PagesAtEnd(const ModelGeometry& model, const Resident& resident, int32_t
 // does, the one that keeps it longest.
 std::vector<int32_t> StartSizes(const ModelGeometry& model, const Quality& quality,
                                 const Resident& resident);
+
+// The chunk size of its budget that holds least at the expected end.
+int32_t SmallestSize(const ModelGeometry& model, const Resident& resident);
 
 struct Change {
   size_t resident = 0;  // index

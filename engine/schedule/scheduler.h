@@ -133,7 +133,7 @@ class Scheduler {
   void PlanScore(const RequestPtr& request, StepBuilder& step, InFlight& expected);
   void CloseStep();  // keeps prefixes, notes what is held, takes the branches' pages back
 
-  // Who holds memory, at which chunk size (scheduler_memory.cc).
+  // Who holds memory, at which chunk size (scheduler_memory.cc, scheduler_forecast.cc).
   void StartWaiting();
   void Start(RequestPtr request, int32_t chunk_size);
   void NewSequence(RequestState& request, ChoiceState& choice);
@@ -141,7 +141,8 @@ class Scheduler {
   Resident ResidentOf(const RequestState& request) const;
   void AddHoldings(const RequestState& request, int32_t chunk_size,
                    std::vector<Holding>& holdings) const;
-  int64_t Forecast(const RequestState* added, int32_t chunk_size, const Changes& changes) const;
+  int64_t Forecast(std::vector<Holding> added, const Changes& changes) const;
+  std::vector<Holding> Crowd(const RequestState& first) const;
   std::optional<int32_t> SizeThatFits(const RequestState& request, const Changes& changes) const;
   // A chunk size at which a waiting request has room to start, others having made it; if any.
   std::optional<int32_t> MakeRoomFor(const RequestState& request);
