@@ -16,6 +16,12 @@ void LoadCall::Cut() {
   context_.TryCancel();
 }
 
+void LoadCall::GiveUpIfSilent(double patience) {
+  if (!silent_ || gave_up_ || setup_.watch->Seconds() - arrival_ <= patience) return;
+  gave_up_ = true;
+  context_.TryCancel();
+}
+
 void LoadCall::OnReadDone(bool ok) {
   if (!ok) {
     if (record_.shot.slow) RemoveHold();
@@ -58,6 +64,7 @@ void LoadCall::Take(const v1::GenerateResponse& response) {
 
 void LoadCall::TakeTokens(const v1::Tokens& tokens) {
   if (tokens.token_ids_size() == 0) return;  // text that was held back
+  silent_ = false;
   const double now = setup_.watch->Seconds();
   record_.token_times.insert(record_.token_times.end(), tokens.token_ids_size(), now);
   setup_.tokens->fetch_add(tokens.token_ids_size(), std::memory_order_relaxed);
@@ -73,6 +80,7 @@ void LoadCall::OnDone(const grpc::Status& status) {
   record_.code = status.error_code();
   record_.message = status.error_message();
   record_.cut = cut_ && !status.ok();
+  record_.gave_up = gave_up_ && !status.ok();
   const auto on_end = std::move(setup_.on_end);  // outlives the call
   on_end(this);
 }

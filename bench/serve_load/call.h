@@ -40,6 +40,7 @@ struct CallRecord {
   std::vector<double> token_times;  // one for each token; tokens of one message share a time
   bool sent_at_all = true;          // false: too many were in flight
   bool cancelled = false;           // by this client, as the workload wished
+  bool gave_up = false;             // cancelled because no token came in time
   bool cut = false;                 // cancelled because the run was over
   grpc::StatusCode code = grpc::StatusCode::OK;
   std::string message;
@@ -63,11 +64,15 @@ class LoadCall final : public grpc::ClientReadReactor<v1::GenerateResponse> {
     std::function<void(LoadCall*)> on_end;
   };
 
-  LoadCall(Setup setup, CallRecord record) : setup_(std::move(setup)), record_(std::move(record)) {}
+  LoadCall(Setup setup, CallRecord record)
+      : setup_(std::move(setup)), arrival_(record.arrival), record_(std::move(record)) {}
 
   void Start(v1::Generation::Stub& stub, const v1::GenerateRequest& request);
   // The run is over. Any thread, also after the end.
   void Cut();
+  // Cancels a call that has had no token `patience` seconds after its arrival. Any thread, also
+  // after the end.
+  void GiveUpIfSilent(double patience);
   CallRecord& record() { return record_; }  // REQUIRES: ended, or not started
 
   void OnReadDone(bool ok) override;
@@ -79,8 +84,11 @@ class LoadCall final : public grpc::ClientReadReactor<v1::GenerateResponse> {
   void ReadOn();
 
   Setup setup_;
+  const double arrival_;
   CallRecord record_;
   std::atomic<bool> cut_ = false;
+  std::atomic<bool> silent_ = true;  // no token has come
+  std::atomic<bool> gave_up_ = false;
   grpc::ClientContext context_;
   v1::GenerateResponse response_;  // one for all reads: its memory is used again
   grpc::Alarm pause_;

@@ -22,6 +22,7 @@ ABSL_FLAG(std::string, lengths, "256:64", "prompt:generated tokens, a list to dr
 ABSL_FLAG(std::string, lengths_file, "", "the same as a file of \"prompt generated\" lines");
 ABSL_FLAG(std::string, budgets, "none", "as 8:0.5,auto8-32:0.3,32:0.2 with shares; or none");
 ABSL_FLAG(double, cancel_share, 0, "share of requests that the client cancels under way");
+ABSL_FLAG(double, patience_ms, 0, "clients give up when no token has come by then; 0: never");
 ABSL_FLAG(double, slow_share, 0, "share of clients that read slowly, with a small window");
 ABSL_FLAG(double, slow_pause_ms, 200, "how long a slow client waits before each read");
 ABSL_FLAG(double, temperature, 0, "0 is greedy; else sampled with a seed for each request");
@@ -55,6 +56,7 @@ absl::Status CheckRanges(const LoadOptions& o) {
       InRange("duration_seconds", o.duration_seconds, 0.01, kDurationMaxSeconds),
       InRange("warmup_seconds", o.warmup_seconds, 0, o.duration_seconds),
       InRange("drain_seconds", o.drain_seconds, 0, kDurationMaxSeconds),
+      InRange("patience_ms", o.patience_ms, 0, 3'600'000),
       InRange("slow_pause_ms", o.slow_pause_ms, 0, 60'000),
       InRange("temperature", o.temperature, 0, 100),
       InRange("in_flight_max", o.in_flight_max, 1, kInFlightMax),
@@ -138,6 +140,7 @@ absl::StatusOr<LoadOptions> ReadLoadFlags() {
   o.bypass_prefix_cache = absl::GetFlag(FLAGS_bypass_prefix_cache);
   o.in_flight_max = absl::GetFlag(FLAGS_in_flight_max);
   o.poll_ms = absl::GetFlag(FLAGS_poll_ms);
+  o.patience_ms = absl::GetFlag(FLAGS_patience_ms);
   o.workload.cancel_share = absl::GetFlag(FLAGS_cancel_share);
   o.workload.slow_share = absl::GetFlag(FLAGS_slow_share);
   o.workload.shared_prefix = absl::GetFlag(FLAGS_shared_prefix);

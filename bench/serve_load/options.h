@@ -29,6 +29,7 @@ struct LoadOptions {
   double duration_seconds = 0;  // how long requests are sent
   double warmup_seconds = 0;    // of these, left out of every figure
   double drain_seconds = 0;     // how long the last requests may take before they are cancelled
+  double patience_ms = 0;       // a client without a token for so long gives up; 0: never
   double slow_pause_ms = 0;     // between two reads of a slow reader
   double temperature = 0;       // 0: greedy
   bool bypass_prefix_cache = false;

@@ -79,6 +79,7 @@ json ToJson(const Summary& s) {
           {"finished", s.finished},
           {"good", s.good},
           {"cancelled", s.cancelled},
+          {"gave_up", s.gave_up},
           {"cut", s.cut},
           {"failed", s.failed},
           {"not_sent", s.not_sent},
@@ -121,10 +122,11 @@ json ModelJson(const v1::GetModelResponse& model) {
 
 std::string Table(const Summary& s) {
   std::string text = absl::StrFormat(
-      "over %.1f s: %d requests (%.3f/s), %d finished, %d good, %d cancelled, %d cut, %d failed, "
-      "%d not sent\n%.3f requests/s, %.1f tokens/s, goodput %.3f requests/s\n",
-      s.window_seconds, s.requests, s.offered_per_second, s.finished, s.good, s.cancelled, s.cut,
-      s.failed, s.not_sent, s.finished_per_second, s.tokens_per_second, s.good_per_second);
+      "over %.1f s: %d requests (%.3f/s), %d finished, %d good, %d cancelled, %d gave up, %d cut, "
+      "%d failed, %d not sent\n%.3f requests/s, %.1f tokens/s, goodput %.3f requests/s\n",
+      s.window_seconds, s.requests, s.offered_per_second, s.finished, s.good, s.cancelled,
+      s.gave_up, s.cut, s.failed, s.not_sent, s.finished_per_second, s.tokens_per_second,
+      s.good_per_second);
   absl::StrAppend(
       &text, "| milliseconds       |       p50 |       p90 |       p99 |       max |   count |\n",
       "|--------------------|-----------|-----------|-----------|-----------|---------|\n",

@@ -51,6 +51,7 @@ class Run {
   // The thread that called Go().
   void Watch();
   void TakeSample();
+  void GiveUpOnSilentCalls();
   void ShowProgress(bool last);
   void CutTheRest();
 
@@ -184,11 +185,21 @@ void Run::Watch() {
   while (watch_.Seconds() < end) {
     TakeSample();
     ShowProgress(/*last=*/false);
+    if (options_.patience_ms > 0) GiveUpOnSilentCalls();
     absl::MutexLock lock(&mutex_);
     if (mutex_.AwaitWithTimeout(absl::Condition(&over), absl::Milliseconds(options_.poll_ms))) {
       return;
     }
   }
+}
+
+void Run::GiveUpOnSilentCalls() {
+  std::vector<std::shared_ptr<LoadCall>> calls;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [key, call] : live_) calls.push_back(call);
+  }
+  for (const auto& call : calls) call->GiveUpIfSilent(options_.patience_ms / 1000);
 }
 
 void Run::TakeSample() {

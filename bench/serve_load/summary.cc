@@ -75,6 +75,8 @@ void CountEnd(const CallRecord& call, Summary& out) {
   }
   if (Finished(call)) {
     ++out.finished;
+  } else if (call.gave_up) {
+    ++out.gave_up;
   } else if (call.cut) {
     ++out.cut;
   } else if (call.cancelled) {

@@ -28,6 +28,7 @@ struct Summary {
   int64_t finished = 0;   // all their tokens came
   int64_t good = 0;       // of these, within the objective
   int64_t cancelled = 0;  // by the client, as asked
+  int64_t gave_up = 0;    // by the client: no token came in time
   int64_t cut = 0;        // not finished when the run was over
   int64_t failed = 0;     // refused, or ended otherwise than asked
   int64_t not_sent = 0;   // too many in flight

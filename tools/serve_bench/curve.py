@@ -11,7 +11,9 @@ CROWD = 32  # requests in flight that keep every slot busy
 # Prompts and answers together are 1,024 tokens and more; mostly answers, so that memory and not
 # reading prompts is what binds.
 LENGTHS = ((256, 768), (384, 768), (512, 896))
-OBJECTIVE = ("--objective_ttft_ms=2000", "--objective_inter_token_p99_ms=150")
+# A client that has no token by the objective's time leaves: its request could not be good any more.
+OBJECTIVE = ("--objective_ttft_ms=2000", "--objective_inter_token_p99_ms=150",
+             "--patience_ms=2000", "--poll_ms=100")
 SEED = 11
 
 
@@ -64,7 +66,7 @@ class Offer:
 
 def point(load, summary):
     keys = ("offered_per_second", "finished_per_second", "good_per_second", "tokens_per_second",
-            "requests", "good", "failed", "not_sent", "cut", "ttft_ms", "inter_token_ms",
+            "requests", "good", "failed", "gave_up", "not_sent", "cut", "ttft_ms", "inter_token_ms",
             "chunk_sizes", "chunk_sizes_last", "budget_changes", "cached_tokens", "kv_pages_peak",
             "running_peak", "send_lag_ms", "preemptions", "budgets_coarsened", "budgets_refined")
     return {"load": load, **{key: summary[key] for key in keys}}
@@ -100,6 +102,10 @@ def ratio(over, under):
     return over["good"] / max(1, under["good"])
 
 
+def lost(summary):
+    return summary["failed"] + summary["gave_up"]
+
+
 def memory_bound(bench, options):
     """At twice the capacity of C = 8 in a pool of four sequences: goodput of auto 8 to 32 over that
     of the fixed chunk sizes."""
@@ -112,7 +118,7 @@ def memory_bound(bench, options):
                                                                         SEED + i))
              for budget in ("auto8-32", "8", "32")} for i in range(rounds)]
     key = f"memory_bound.{cat}"
-    failed = [run["auto8-32"]["failed"] - run["32"]["failed"] for run in runs]
+    failed = [lost(run["auto8-32"]) - lost(run["32"]) for run in runs]
     figures = [Figure(f"{key}.c8.capacity", "requests/s", [capacity])]
     for budget, name in (("auto8-32", "auto"), ("8", "c8"), ("32", "c32")):
         figures.append(Figure(f"{key}.{name}.goodput", "requests/s",
