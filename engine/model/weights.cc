@@ -239,19 +239,28 @@ absl::StatusOr<ModelWeights> LoadWeights(Checkpoint& checkpoint, const ModelConf
 std::vector<float> ResampleColumns(const TensorView& w, int32_t chunk_size_max,
                                    int32_t chunk_size) {
   const int64_t columns = w.shape[1] / chunk_size_max * chunk_size;
+  // Column j lies at (j + 1/2) C_max / C - 1/2 of w: a whole number and `rest` parts of 2 C, exact.
+  const int64_t parts = 2 * int64_t{chunk_size};
+  const int64_t step = 2 * int64_t{chunk_size_max};  // from column to column
+  std::vector<float> weight(static_cast<size_t>(parts));
+  for (int64_t i = 0; i < parts; ++i) weight[i] = static_cast<float>(i) / parts;
+
   std::vector<float> resampled;
   resampled.reserve(static_cast<size_t>(w.rows() * columns));
   for (int64_t i = 0; i < w.rows(); ++i) {
     const HostTensor values = ConvertTo(w.Rows(i, 1), DType::kF32);
     const float* row = values.view.row<const float>(0);
+    int64_t left = (chunk_size_max - chunk_size) / parts;
+    int64_t rest = (chunk_size_max - chunk_size) % parts;
     for (int64_t j = 0; j < columns; ++j) {
-      // Column j lies at (j + 1/2) C_max / C - 1/2 of w: `at` in units of 1 / 2C, exact.
-      const int64_t unit = 2 * int64_t{chunk_size};
-      const int64_t at = (2 * j + 1) * chunk_size_max - chunk_size;
-      const int64_t left = at / unit;
-      const float right_part = static_cast<float>(at % unit) / static_cast<float>(unit);
-      const float right = right_part == 0 ? 0 : right_part * row[left + 1];
-      resampled.push_back((1 - right_part) * row[left] + right);
+      const float right = rest == 0 ? 0 : weight[rest] * row[left + 1];
+      resampled.push_back((1 - weight[rest]) * row[left] + right);
+      left += step / parts;
+      rest += step % parts;
+      if (rest >= parts) {
+        rest -= parts;
+        ++left;
+      }
     }
   }
   return resampled;

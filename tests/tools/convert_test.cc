@@ -25,25 +25,18 @@ int Convert(const std::string& arguments) {
 
 // The model of tests/tools/tiny_state.py around the weights that a directory holds.
 OracleModel TinyModel(const std::string& directory) {
-  return {.kind = ModelKind::kCat,
-          .decoder = {.dim = 16,
-                      .layers = 2,
-                      .heads = 4,
-                      .kv_heads = 2,
-                      .feed_forward = 24,
-                      .qk_norm = true},
-          .compressor = {.dim = 8,
-                         .layers = 1,
-                         .heads = 2,
-                         .kv_heads = 2,
-                         .feed_forward = 12,
-                         .qk_norm = true},
-          .vocab = 37,
-          .padded_vocab = 40,
-          .block_size = 64,
-          .chunk_size_max = 8,
-          .chunk_sizes = {2, 8},
-          .weights = ReadArrays(directory + "/model.safetensors")};
+  return {
+      .kind = ModelKind::kCat,
+      .decoder =
+          {.dim = 16, .layers = 2, .heads = 4, .kv_heads = 2, .feed_forward = 24, .qk_norm = true},
+      .compressor =
+          {.dim = 8, .layers = 1, .heads = 2, .kv_heads = 2, .feed_forward = 12, .qk_norm = true},
+      .vocab = 37,
+      .padded_vocab = 40,
+      .block_size = 64,
+      .chunk_size_max = 8,
+      .chunk_sizes = {2, 8},
+      .weights = ReadArrays(directory + "/model.safetensors")};
 }
 
 double WorstLogit(ModelRunner& runner, const OracleModel& model, int32_t chunk_size) {
