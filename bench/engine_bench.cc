@@ -94,10 +94,12 @@ class Progress {
   int finished_ = 0;
 };
 
-Request MakeRequest(const Setup& setup, int32_t chunk_size, int32_t prompt, int32_t generated) {
+// `text`: requests of different texts share nothing.
+Request MakeRequest(const Setup& setup, int32_t chunk_size, int32_t text, int32_t prompt,
+                    int32_t generated) {
   Request request;
   for (int32_t i = 0; i < prompt; ++i) {
-    request.prompt.push_back((i * 7919 + prompt) % setup.description.geometry.vocab_size);
+    request.prompt.push_back((i * 7919 + text) % setup.description.geometry.vocab_size);
   }
   request.budget.chunk_size = chunk_size;
   request.sampling.temperature = 0;
@@ -127,7 +129,7 @@ Spread Prefill(const Setup& setup, Engine& engine, int32_t chunk_size) {
   for (int i = 0; i < kPrefillRuns; ++i) {
     auto progress = std::make_shared<Progress>(1);
     const absl::Time start = absl::Now();
-    Request request = MakeRequest(setup, chunk_size, setup.prompt_tokens, 1);
+    Request request = MakeRequest(setup, chunk_size, 0, setup.prompt_tokens, 1);
     request.bypass_prefix_cache = true;  // else it would answer for the model
     Submit(engine, std::move(request), Sink(progress, 0));
     const auto [first, count] = progress->WaitForEach(1);
@@ -147,7 +149,7 @@ void SubmitBatch(const Setup& setup, Engine& engine, int32_t chunk_size, int32_t
                  const std::shared_ptr<Progress>& progress) {
   for (int i = 0; i < progress->requests(); ++i) {
     const int32_t less = chunk_size > 0 ? i % chunk_size : i % kPageEntries;
-    Submit(engine, MakeRequest(setup, chunk_size, setup.prompt_tokens - less, generated),
+    Submit(engine, MakeRequest(setup, chunk_size, i, setup.prompt_tokens - less, generated),
            Sink(progress, i));
   }
 }
