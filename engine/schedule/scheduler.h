@@ -135,7 +135,7 @@ class Scheduler {
 
   // Who holds memory, at which chunk size (scheduler_memory.cc, scheduler_forecast.cc).
   void StartWaiting();
-  void Start(RequestPtr request, int32_t chunk_size);
+  void Start(const RequestPtr& request, int32_t chunk_size);
   void NewSequence(RequestState& request, ChoiceState& choice);
   int32_t ExpectedLength(const RequestState& request, const ChoiceState& choice) const;
   Resident ResidentOf(const RequestState& request) const;
@@ -154,7 +154,7 @@ class Scheduler {
   bool CoarsenOne();
   bool PreemptPaused();
   bool PreemptLast();
-  void Preempt(RequestPtr request);
+  void Preempt(Line::iterator place);  // in running_
   void KeepBounds(absl::Time now);
   void RefineOne();
   void ChangeChunkSize(RequestState& request, int32_t chunk_size);

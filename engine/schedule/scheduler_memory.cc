@@ -1,5 +1,6 @@
 // Who holds memory, and at which chunk size.
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "engine/schedule/scheduler.h"
@@ -29,7 +30,7 @@ void Scheduler::StartWaiting() {
   }
 }
 
-void Scheduler::Start(RequestPtr request, int32_t chunk_size) {
+void Scheduler::Start(const RequestPtr& request, int32_t chunk_size) {
   waiting_.erase(request);
   running_.insert(request);
   if (request->preemptions == 0) ++totals_.left_queue;
@@ -180,29 +181,28 @@ bool Scheduler::CoarsenOne() {
 }
 
 bool Scheduler::PreemptPaused() {
-  for (auto request = running_.rbegin(); request != running_.rend(); ++request) {
-    if (!(*request)->paused) continue;
-    Preempt(*request);
-    return true;
-  }
-  return false;
+  const auto last = std::find_if(running_.rbegin(), running_.rend(),
+                                 [](const RequestPtr& request) { return request->paused; });
+  if (last == running_.rend()) return false;
+  Preempt(std::prev(last.base()));
+  return true;
 }
 
 // The last in turn, but never the first: it always goes on.
 bool Scheduler::PreemptLast() {
   if (running_.size() < 2) return false;
-  Preempt(*running_.rbegin());
+  Preempt(std::prev(running_.end()));
   return true;
 }
 
-void Scheduler::Preempt(RequestPtr request) {
-  for (ChoiceState& choice : request->choices) {
-    ReleaseSequence(*request, choice);
+void Scheduler::Preempt(Line::iterator place) {
+  RequestState& request = **place;
+  for (ChoiceState& choice : request.choices) {
+    ReleaseSequence(request, choice);
     ReleaseSlot(choice);
   }
-  running_.erase(request);
-  waiting_.insert(request);
-  ++request->preemptions;
+  waiting_.insert(running_.extract(place));
+  ++request.preemptions;
   ++totals_.preemptions;
   room_changed_ = true;
 }
