@@ -41,7 +41,7 @@ Clock& Clock::Real() {
 
 class Engine::Impl {
  public:
-  Impl(ModelGeometry model, StepExecutor& executor, EngineOptions options, Clock& clock)
+  Impl(ModelGeometry model, StepExecutor& executor, const EngineOptions& options, Clock& clock)
       : model_(std::move(model)),
         executor_(executor),
         options_(options),
@@ -273,7 +273,8 @@ void Engine::Impl::UpdateLoad() {
 
 // -- The surface ----------------------------------------------------------------------------------
 
-Engine::Engine(ModelGeometry model, StepExecutor& executor, EngineOptions options, Clock& clock) {
+Engine::Engine(ModelGeometry model, StepExecutor& executor, const EngineOptions& options,
+               Clock& clock) {
   const absl::Status valid = ValidateOptions(model, options);
   CATSERVE_CHECK(valid.ok()) << valid.message() << "; check the options before this";
   impl_ = std::make_unique<Impl>(std::move(model), executor, options, clock);

@@ -59,7 +59,7 @@ class Engine {
  public:
   // REQUIRES: executor and clock outlive the engine; options as ValidateOptions (admission.h)
   // accepts them.
-  Engine(ModelGeometry model, StepExecutor& executor, EngineOptions options,
+  Engine(ModelGeometry model, StepExecutor& executor, const EngineOptions& options,
          Clock& clock = Clock::Real());
   ~Engine();
   Engine(const Engine&) = delete;

@@ -100,7 +100,7 @@ void RefuseOthers(FieldReader& fields, const json& document) {
 
 // Sizes that the file lists; any from 1 to the maximum can be served.
 absl::Status ReadListedSizes(const json& sizes, const std::string& file, ModelConfig& config) {
-  const absl::Status error = absl::InvalidArgumentError(
+  absl::Status error = absl::InvalidArgumentError(
       absl::StrCat(file, ": chunk_sizes must be a list of ascending numbers from 1 to the ",
                    "max_chunk_size ", config.chunk_size_max));
   if (!sizes.is_array() || sizes.empty()) return error;
