@@ -38,11 +38,12 @@ struct Request {
   Budget budget;
   SamplingParams sampling;  // sampling.logprobs also tells kScore how many top ids
   StopRule stop;
-  int32_t choices = 1;                           // n
-  int32_t priority = 0;                          // lower runs first
-  std::string cache_salt;                        // requests of different salts share no memory
-  bool bypass_prefix_cache = false;              // neither reads nor fills the prefix cache
-  absl::Time deadline = absl::InfiniteFuture();  // the transport's: ends with kDeadline
+  int32_t choices = 1;     // n
+  int32_t priority = 0;    // lower runs first
+  std::string cache_salt;  // requests of different salts share no memory
+  std::string owner;  // whose fair share and limits it counts in; empty: nobody's in particular
+  bool bypass_prefix_cache = false;                      // neither reads nor fills the prefix cache
+  absl::Time deadline = absl::InfiniteFuture();          // the transport's: ends with kDeadline
   absl::Duration time_limit = absl::InfiniteDuration();  // gentler: ends with kTimeLimit
 };
 
