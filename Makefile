@@ -8,7 +8,7 @@ METRICS ?= 127.0.0.1:9500
 export CCACHE_DIR ?= $(CURDIR)/.cache/ccache
 export CCACHE_MAXSIZE ?= 2G
 
-.PHONY: help deps build demo test check serve bench bench-serve evaluate format clean
+.PHONY: help deps build demo test check check-deploy serve bench bench-serve evaluate format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ test: build  ## build and run every test
 
 check: deps  ## format, clang-tidy, short fuzzing, ThreadSanitizer, Address- and UBSanitizer
 	@tools/check.sh
+
+check-deploy: build  ## chart, container, rules, dashboard, Python client against their own validators
+	@tools/check_deploy.sh $(BUILD)
 
 serve: build  ## keep a server running (MODEL=..., LISTEN=..., METRICS=...); Ctrl-C ends it
 	@exec $(BUILD)/server/catserved --model=$(MODEL) --listen_address=$(LISTEN) \

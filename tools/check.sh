@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What CI runs after the tests: layout, clang-tidy, short fuzzing, then the tests again under
 # ThreadSanitizer (what has threads below the server) and Address- and UBSanitizer (all of it).
+# Between them chart, container, rules, dashboard and Python client by their own validators.
 # Stops at the first failure; the last thing it prints is ctest's own summary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,6 +16,10 @@ stage "clang-tidy: $(git ls-files '*.cc' ':!tests' | wc -l) files"
 cmake --preset tidy >/dev/null
 cmake --build build/tidy -j "$jobs" --target catserve_proto >/dev/null
 tools/run_clang_tidy.sh build/tidy "$jobs"
+
+stage "what deploys it: chart, container, rules, dashboard, Python client"
+tools/build.sh release
+tools/check_deploy.sh build/release
 
 stage "fuzzing: $fuzz_seconds s for each target"
 tools/fuzz.sh "$fuzz_seconds"
