@@ -32,7 +32,8 @@ class Rules(unittest.TestCase):
     def test_promtool_accepts_them(self):
         code, output = promtool("check", "rules", RULES)
         self.assertEqual(code, 0, output)
-        validated(re.search(r"(\d+ rules) found", output)[1], f"check rules, {prometheus.version()}")
+        found = re.search(r"(\d+ rules) found", output)
+        validated(found[1], f"check rules, {prometheus.version()}")
 
     def test_each_alert_fires_when_it_must_and_only_then(self):
         stories = STORIES.read_text()
