@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "engine/schedule/budget.h"
+#include "engine/schedule/drain_rate.h"
 #include "engine/schedule/scheduler.h"
 
 namespace catserve {
@@ -186,6 +187,15 @@ absl::Status CheckFits(const ModelGeometry& model, const EngineOptions& options,
                 options.kv_pages, " there are; ask for less");
 }
 
+// RESOURCE_EXHAUSTED with when to try again.
+absl::Status ComeBack(const std::string& why, absl::Duration retry_after) {
+  const int64_t milliseconds = absl::ToInt64Milliseconds(retry_after);
+  absl::Status status =
+      absl::ResourceExhaustedError(absl::StrCat(why, "; try again in ", milliseconds, " ms"));
+  status.SetPayload(kRetryAfterPayload, absl::Cord(absl::StrCat(milliseconds)));
+  return status;
+}
+
 }  // namespace
 
 absl::Status ValidateOptions(const ModelGeometry& model, const EngineOptions& options) {
@@ -231,13 +241,21 @@ absl::Status ValidateRequest(const ModelGeometry& model, const EngineOptions& op
   return checks.ok() ? CheckFits(model, options, request) : checks;
 }
 
-absl::Status QueueFull(const EngineOptions& options, int32_t waiting, absl::Duration retry_after) {
-  const int64_t milliseconds = absl::ToInt64Milliseconds(retry_after);
-  absl::Status status = absl::ResourceExhaustedError(
-      absl::StrCat("the queue is full: ", waiting, " requests wait (queue_requests_max ",
-                   options.queue_requests_max, "); try again in ", milliseconds, " ms"));
-  status.SetPayload(kRetryAfterPayload, absl::Cord(absl::StrCat(milliseconds)));
-  return status;
+absl::Status QueueFull(int32_t requests_max, int32_t waiting, absl::Duration retry_after) {
+  return ComeBack(absl::StrCat("the queue is full: ", waiting,
+                               " requests wait (queue_requests_max ", requests_max, ")"),
+                  retry_after);
+}
+
+absl::Status Hopeless(const QueueAhead& ahead, absl::Duration left) {
+  const absl::Duration retry =
+      std::clamp(ahead.wait - left, DrainRate::kRetryLeast, DrainRate::kRetryMost);
+  return ComeBack(
+      absl::StrCat("the deadline is too near for the queue: ", absl::ToInt64Milliseconds(left),
+                   " ms are left, and ", ahead.work, " tokens of the ", ahead.requests,
+                   " requests that wait take an estimated ", absl::ToInt64Milliseconds(ahead.wait),
+                   " ms before it; allow more time"),
+      retry);
 }
 
 std::optional<absl::Duration> RetryAfter(const absl::Status& status) {

@@ -31,9 +31,21 @@ absl::Status ValidateOptions(const ModelGeometry& model, const EngineOptions& op
 absl::Status ValidateRequest(const ModelGeometry& model, const EngineOptions& options,
                              const Request& request);
 
-// RESOURCE_EXHAUSTED: `waiting` requests wait and no more may; to be tried again after
+// RESOURCE_EXHAUSTED: `waiting` requests wait where `requests_max` may; to be tried again after
 // `retry_after`.
-absl::Status QueueFull(const EngineOptions& options, int32_t waiting, absl::Duration retry_after);
+absl::Status QueueFull(int32_t requests_max, int32_t waiting, absl::Duration retry_after);
+
+// What a request would have to wait for.
+struct QueueAhead {
+  int32_t requests = 0;  // that wait, of everybody
+  int64_t work = 0;      // tokens (LargestWork) of those that come before it for certain
+  absl::Duration wait;   // for them, as estimated
+};
+
+// RESOURCE_EXHAUSTED: the wait is longer than the `left` before the deadline; to be tried again
+// when the queue has become short enough. Not DEADLINE_EXCEEDED: the deadline has not passed,
+// nothing was tried, and the same request may succeed elsewhere or later.
+absl::Status Hopeless(const QueueAhead& ahead, absl::Duration left);
 
 // When a refused request may be tried again, if the refusal says so.
 std::optional<absl::Duration> RetryAfter(const absl::Status& status);

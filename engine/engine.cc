@@ -12,7 +12,7 @@
 
 #include "absl/time/clock.h"
 #include "engine/admission.h"
-#include "engine/schedule/drain_rate.h"
+#include "engine/queue_gate.h"
 #include "engine/schedule/scheduler.h"
 #include "kernels/check.h"
 
@@ -51,7 +51,8 @@ class Engine::Impl {
                             .step_rows_max = options.step_rows_max,
                             .step_tokens_max = options.step_tokens_max,
                             .compressor_token_rows = options.compressor_token_rows,
-                            .quality_loss = options.quality_loss}) {
+                            .quality_loss = options.quality_loss}),
+        queue_(options.queue_requests_max) {
     load_.kv_pages_total = options.kv_pages;
     thread_ = std::thread([this] { Run(); });
   }
@@ -135,8 +136,7 @@ class Engine::Impl {
   bool draining_ = false;
   int32_t active_ = 0;   // accepted and not finished
   int32_t waiting_ = 0;  // accepted and not started, as far as the step thread has told
-  DrainRate drain_rate_;
-  int64_t left_queue_ = 0;  // as far as drain_rate_ was told
+  QueueGate queue_;
 
   std::thread thread_;  // last: it uses all of the above
 };
@@ -150,10 +150,9 @@ absl::StatusOr<RequestKey> Engine::Impl::Submit(Request request, EventSink sink)
   if (draining_) {
     return absl::UnavailableError("the server is draining and takes no new requests");
   }
-  if (waiting_ >= options_.queue_requests_max) {
-    return QueueFull(options_, waiting_, drain_rate_.RetryAfter(arrived));
-  }
-  const RequestKey key = next_key_++;
+  const RequestKey key = next_key_;
+  if (auto s = queue_.Enter(key, request, arrived); !s.ok()) return s;
+  ++next_key_;
   ++active_;
   ++waiting_;
   inbox_.submissions.push_back({key, std::move(request), std::move(sink), arrived});
@@ -252,8 +251,7 @@ void Engine::Impl::UpdateLoad() {
   {
     const std::lock_guard lock(mutex_);
     waiting_ = scheduler_.waiting() + static_cast<int32_t>(inbox_.submissions.size());
-    drain_rate_.Left(totals.left_queue - std::exchange(left_queue_, totals.left_queue),
-                     clock_.Now());
+    queue_.Leave(scheduler_.TakeLeftQueue(), clock_.Now());
   }
   const std::lock_guard lock(load_mutex_);
   load_ = {.running = scheduler_.running(),

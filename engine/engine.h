@@ -24,8 +24,8 @@ class Clock {
 };
 
 struct EngineOptions {
-  int32_t slots = 32;  // sequences that run at once
-  int32_t queue_requests_max = 256;
+  int32_t slots = 32;                // sequences that run at once
+  int32_t queue_requests_max = 256;  // see QueueGate
   int64_t kv_pages = 0;              // pages the executor's KV memory holds
   int32_t step_rows_max = 1024;      // what the executor can hold: decoder rows in a step, and as
                                      // many compressor tokens
@@ -67,7 +67,8 @@ class Engine {
 
   // Checks the request against the model and the limits (see admission.h) and queues it. Errors:
   // INVALID_ARGUMENT naming the field and what is allowed, RESOURCE_EXHAUSTED when the queue is
-  // full (RetryAfter, admission.h, tells when to come back), UNAVAILABLE while draining. After OK
+  // full or too long for the deadline (queue_gate.h; RetryAfter, admission.h, tells when to come
+  // back), UNAVAILABLE while draining. After OK
   // the sink gets its events; FinishedEvent comes last.
   absl::StatusOr<RequestKey> Submit(Request request, EventSink sink);
 

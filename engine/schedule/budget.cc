@@ -33,6 +33,10 @@ int32_t LargestLength(const Request& request) {
   return static_cast<int32_t>(request.prompt.size()) + std::max(0, request.stop.max_tokens - 1);
 }
 
+int64_t LargestWork(const Request& request) {
+  return std::ssize(request.prompt) + int64_t{request.choices} * request.stop.max_tokens;
+}
+
 int64_t PagesPerChoice(const ModelGeometry& model, const Request& request, int32_t chunk_size) {
   const auto prompt = static_cast<int32_t>(request.prompt.size());
   if (request.task == Task::kScore) {

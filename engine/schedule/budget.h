@@ -49,6 +49,10 @@ class Quality {
 // Tokens that a choice has read when it ends at the latest. The last token drawn is never read.
 int32_t LargestLength(const Request& request);
 
+// Tokens that a request reads and generates, over all choices, if none stops early: what it counts
+// with where owners share and waiting is estimated.
+int64_t LargestWork(const Request& request);
+
 // Pages that each choice of a request holds at its most, at one chunk size (0 for a dense model).
 int64_t PagesPerChoice(const ModelGeometry& model, const Request& request, int32_t chunk_size);
 

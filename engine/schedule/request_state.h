@@ -49,7 +49,9 @@ struct RequestState {
   int32_t chunk_size = 0;
   bool paused = false;
   absl::Time arrived;
-  absl::Time turn;                     // its place among others: see Before
+  absl::Time turn;                     // its place among its owner's: see Before
+  int64_t work = 0;                    // that it counts with among owners: see LargestWork
+  std::optional<int64_t> started_at;   // virtual time of its owner: see WaitingLine
   std::optional<absl::Time> started;   // its first row was planned
   std::optional<absl::Time> answered;  // its first result came
   int32_t cached_tokens = 0;           // of the prompt, found by the first choice

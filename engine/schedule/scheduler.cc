@@ -6,6 +6,15 @@
 #include "kernels/check.h"
 
 namespace catserve {
+namespace {
+
+int64_t WorkDone(const RequestState& request) {
+  int64_t work = request.prompt_tokens();
+  for (const ChoiceState& choice : request.choices) work += choice.reported;
+  return work;
+}
+
+}  // namespace
 
 Scheduler::Scheduler(ModelGeometry model, ScheduleLimits limits)
     : model_(std::move(model)),
@@ -22,13 +31,13 @@ void Scheduler::Add(RequestKey key, Request request, absl::Time now) {
   state->choices.resize(request.choices);
   state->request = std::move(request);
   state->arrived = now;
+  state->work = LargestWork(state->request);
   state->turn = now + state->request.priority * kAgeingPerLevel;
   CATSERVE_CHECK(by_key_.emplace(key, state).second)
       << "request key " << key << " is in use; keys are given once";
-  // Only who is first in turn can start: behind others, a new one changes nothing.
-  const auto is_held_up = [](const RequestPtr& other) { return other->paused; };
-  const auto place = waiting_.insert(state).first;
-  if (std::all_of(waiting_.begin(), place, is_held_up)) room_changed_ = true;
+  waiting_.Insert(state);
+  // Only who is first in line can start: behind others, a new one changes nothing.
+  if (waiting_.FirstNotPaused() == state) room_changed_ = true;
 }
 
 void Scheduler::SetPaused(RequestKey key, bool paused) {
@@ -59,6 +68,8 @@ absl::Time Scheduler::NextLimit() const {
 }
 
 std::vector<Report> Scheduler::TakeReports() { return std::exchange(reports_, {}); }
+
+std::vector<RequestKey> Scheduler::TakeLeftQueue() { return std::exchange(left_queue_, {}); }
 
 // -- Results and ends -----------------------------------------------------------------------------
 
@@ -134,7 +145,8 @@ void Scheduler::EndOverdue(absl::Time now) {
   std::vector<RequestPtr> overdue;
   const auto is_overdue = [now](const RequestPtr& request) { return request->Limit() <= now; };
   std::copy_if(running_.begin(), running_.end(), std::back_inserter(overdue), is_overdue);
-  std::copy_if(waiting_.begin(), waiting_.end(), std::back_inserter(overdue), is_overdue);
+  const std::vector<RequestPtr> waiting = waiting_.All();
+  std::copy_if(waiting.begin(), waiting.end(), std::back_inserter(overdue), is_overdue);
   for (const RequestPtr& request : overdue) {
     const bool deadline =
         request->request.deadline <= request->arrived + request->request.time_limit;
@@ -144,7 +156,8 @@ void Scheduler::EndOverdue(absl::Time now) {
 
 void Scheduler::CancelAll(FinishReason reason, absl::Time now) {
   std::vector<RequestPtr> all(running_.begin(), running_.end());
-  all.insert(all.end(), waiting_.begin(), waiting_.end());
+  const std::vector<RequestPtr> waiting = waiting_.All();
+  all.insert(all.end(), waiting.begin(), waiting.end());
   for (const RequestPtr& request : all) End(request->key, reason, now);
 }
 
@@ -178,9 +191,15 @@ void Scheduler::Finish(RequestState& request, FinishReason reason, absl::Time no
       {request.key, FinishedEvent{.reason = reason, .usage = UsageOf(request, now)}});
   const RequestPtr self = by_key_.at(request.key);
   running_.erase(self);
-  if (waiting_.erase(self) > 0 && request.preemptions == 0) ++totals_.left_queue;
+  waiting_.Erase(self);
+  if (request.started_at) {
+    waiting_.Settle(request, WorkDone(request));
+  } else {
+    left_queue_.push_back(request.key);
+  }
   by_key_.erase(self->key);
   if (!by_key_.empty()) return;
+  waiting_.Forget();
   CATSERVE_CHECK(pool_.held() == 0 && std::ssize(free_slots_) == limits_.slots)
       << "no request is left, yet " << pool_.held() << " pages are used and " << free_slots_.size()
       << " slots free; some path does not give back";

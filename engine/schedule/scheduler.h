@@ -1,14 +1,16 @@
 // Decides what runs in each step. Pure: no thread, no clock, no I/O; the same calls give the same
 // plans and events.
 //
-// Requests take turns by arrival, a level of priority counting as a second (RequestState::Before).
-// The first in turn starts when every one of its choices has a slot and the forecast of memory has
-// room for it; those behind it wait, so that it comes to its turn. Automatic budgets bend before
-// anybody waits (budget.h). Where a forecast was wrong, the last in turn is preempted: it loses its
-// memory, keeps its turn and is computed anew later, mostly out of the prefix cache.
+// Requests of an owner take turns by arrival, a level of priority counting as a second
+// (RequestState::Before); owners share what there is (WaitingLine). The first in line starts when
+// every one of its choices has a slot and the forecast of memory has room for it; those behind it
+// wait, so that it comes to its turn. Automatic budgets bend before anybody waits (budget.h). Where
+// a forecast was wrong, the last in turn of the owner with most requests running is preempted: it
+// loses its memory, keeps its turn and is computed anew later, mostly out of the prefix cache.
 //
 // A step holds first the running streams that just go on, then the chunks that close, longest
-// waiting first, then pieces of prefills and of texts to score, in turn. Beside streams, closings
+// waiting first, then pieces of prefills and of texts to score, the first in turn of each owner
+// before the second of any. Beside streams, closings
 // and prefills get only so much work that the streams keep their pace (scheduler_plan.cc).
 #pragma once
 
@@ -17,7 +19,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -30,6 +31,7 @@
 #include "engine/schedule/request.h"
 #include "engine/schedule/request_state.h"
 #include "engine/schedule/step_builder.h"
+#include "engine/schedule/waiting_line.h"
 #include "engine/step.h"
 
 namespace catserve {
@@ -58,7 +60,6 @@ struct ScheduleTotals {
   int64_t steps = 0;
   int64_t rows = 0;
   int64_t chunks_compressed = 0;
-  int64_t left_queue = 0;  // requests that started, or ended waiting
   int64_t prefix_query_tokens = 0;
   int64_t prefix_hit_tokens = 0;
   int64_t budgets_coarsened = 0;
@@ -90,10 +91,12 @@ class Scheduler {
   std::vector<Report> Commit(const StepResult& result, absl::Time now);
   // What happened since reports were last taken, in order.
   std::vector<Report> TakeReports();
+  // Requests that started or ended waiting since they were last taken, each once.
+  std::vector<RequestKey> TakeLeftQueue();
 
   bool idle() const { return by_key_.empty() && in_flight_.empty(); }
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
-  int32_t waiting() const { return static_cast<int32_t>(waiting_.size()); }
+  int32_t waiting() const { return waiting_.size(); }
   int32_t paused() const;
   absl::Time NextLimit() const;  // the earliest deadline or time limit; InfiniteFuture if none
   const ScheduleTotals& totals() const { return totals_; }
@@ -101,12 +104,6 @@ class Scheduler {
   RequestKey OwnerOf(int32_t slot) const;  // 0: nobody
 
  private:
-  using RequestPtr = std::shared_ptr<RequestState>;
-  struct ByTurn {
-    bool operator()(const RequestPtr& a, const RequestPtr& b) const { return a->Before(*b); }
-  };
-  using Line = std::set<RequestPtr, ByTurn>;
-
   // Whose results a step brings, in the order of the plan's samples and scores.
   struct Expected {
     RequestPtr request;
@@ -126,6 +123,7 @@ class Scheduler {
   // Planning rows (scheduler_plan.cc). Streams: choices that draw a token in most steps.
   int32_t PlanStreams(StepBuilder& step, InFlight& expected);
   void PlanPrefills(StepBuilder& step, InFlight& expected, int32_t streams, absl::Time now);
+  std::vector<RequestPtr> PrefillsInTurn() const;
   bool MayPrefill(const RequestState& request, const ChoiceState& choice) const;
   void Begin(RequestState& request, ChoiceState& choice, StepBuilder& step, absl::Time now);
   void LookUp(RequestState& request, ChoiceState& choice, StepBuilder& step);
@@ -181,11 +179,12 @@ class Scheduler {
   PagePool pool_;
   PrefixCache cache_;
   std::vector<int32_t> free_slots_;
-  Line waiting_;
+  WaitingLine waiting_;
   Line running_;
   std::unordered_map<RequestKey, RequestPtr> by_key_;
   std::deque<InFlight> in_flight_;
   std::vector<Report> reports_;
+  std::vector<RequestKey> left_queue_;
   ScheduleTotals totals_;
   bool room_changed_ = true;  // since the first in turn was last found not to fit
 };

@@ -82,11 +82,12 @@ Resident Scheduler::ResidentOf(const RequestState& request) const {
   return resident;
 }
 
-// What those who wait behind a request would hold, each at its smallest.
+// What those who wait behind the first in line would hold, each at its smallest.
 std::vector<Holding> Scheduler::Crowd(const RequestState& first) const {
   std::vector<Holding> crowd;
-  for (const RequestPtr& other : waiting_) {
-    if (other->paused || !first.Before(*other)) continue;
+  WaitingLine::Walk walk = waiting_.InOrder();
+  while (const RequestPtr other = walk.Next()) {
+    if (other->paused || other.get() == &first) continue;
     if (std::ssize(crowd) >= limits_.slots) break;  // more could not run at once
     AddHoldings(*other, SmallestSize(model_, ResidentOf(*other)), crowd);
   }

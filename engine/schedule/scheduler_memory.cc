@@ -17,10 +17,9 @@ constexpr int kCoarsenedAtOnce = 16;
 // -- Starting -------------------------------------------------------------------------------------
 
 void Scheduler::StartWaiting() {
-  for (auto next = waiting_.begin(); next != waiting_.end() && room_changed_;) {
-    const RequestPtr request = *next++;
-    if (request->paused) continue;
-    if (request->in_flight()) return;  // its last tokens are needed to go on from
+  while (room_changed_) {
+    const RequestPtr request = waiting_.FirstNotPaused();
+    if (request == nullptr || request->in_flight()) return;  // its last tokens are to go on from
     const std::optional<int32_t> size = MakeRoomFor(*request);
     if (!size) {  // those behind it wait too, so that it comes to its turn
       room_changed_ = false;
@@ -31,9 +30,9 @@ void Scheduler::StartWaiting() {
 }
 
 void Scheduler::Start(const RequestPtr& request, int32_t chunk_size) {
-  waiting_.erase(request);
+  if (!request->started_at) left_queue_.push_back(request->key);
+  waiting_.Start(request);
   running_.insert(request);
-  if (request->preemptions == 0) ++totals_.left_queue;
   request->changed_at = ResidentOf(*request).tokens;
   for (ChoiceState& choice : request->choices) {
     if (choice.ended) continue;
@@ -188,10 +187,17 @@ bool Scheduler::PreemptPaused() {
   return true;
 }
 
-// The last in turn, but never the first: it always goes on.
+// The last in turn of the owner with most requests running, but never the first of all: it always
+// goes on.
 bool Scheduler::PreemptLast() {
   if (running_.size() < 2) return false;
-  Preempt(std::prev(running_.end()));
+  std::map<std::string, int32_t> owners;
+  for (const RequestPtr& request : running_) ++owners[request->request.owner];
+  const auto fewer = [&owners](const RequestPtr& a, const RequestPtr& b) {
+    return owners.at(a->request.owner) < owners.at(b->request.owner);
+  };
+  const auto last = std::max_element(running_.rbegin(), running_.rend(), fewer);
+  Preempt(std::prev(last.base()));
   return true;
 }
 
@@ -201,7 +207,8 @@ void Scheduler::Preempt(Line::iterator place) {
     ReleaseSequence(request, choice);
     ReleaseSlot(choice);
   }
-  waiting_.insert(running_.extract(place));
+  waiting_.Insert(*place);
+  running_.erase(place);
   ++request.preemptions;
   ++totals_.preemptions;
   room_changed_ = true;

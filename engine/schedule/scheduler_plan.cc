@@ -94,8 +94,7 @@ void Scheduler::PlanPrefills(StepBuilder& step, InFlight& expected, int32_t stre
     work = std::min(work, std::max(least, kPrefillPerStream * streams - closings));
   }
   step.Allow(work);
-  for (const RequestPtr& request : running_) {
-    if (request->paused) continue;
+  for (const RequestPtr& request : PrefillsInTurn()) {
     for (int32_t i = 0; i < std::ssize(request->choices); ++i) {
       if (step.work_left() < 1 || step.rows_left() == 0) return;
       ChoiceState& choice = request->choices[i];
@@ -108,6 +107,27 @@ void Scheduler::PlanPrefills(StepBuilder& step, InFlight& expected, int32_t stre
       }
     }
   }
+}
+
+// Those with something to prefill or to score: the first in turn of each owner, then the second of
+// each, and so on. Nobody's backlog stands before another's prompt.
+std::vector<RequestPtr> Scheduler::PrefillsInTurn() const {
+  std::map<std::string, int32_t> places;  // given to an owner so far
+  std::vector<std::pair<int32_t, RequestPtr>> prefills;
+  for (const RequestPtr& request : running_) {
+    const auto reads = [](const ChoiceState& choice) {
+      return choice.score ? !choice.score->complete() : choice.sequence && choice.prefilling;
+    };
+    if (request->paused || std::none_of(request->choices.begin(), request->choices.end(), reads)) {
+      continue;
+    }
+    prefills.emplace_back(places[request->request.owner]++, request);
+  }
+  std::stable_sort(prefills.begin(), prefills.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<RequestPtr> in_turn;
+  for (auto& [place, request] : prefills) in_turn.push_back(std::move(request));
+  return in_turn;
 }
 
 // Choices of one request find their prompt in the prefix cache: all but the first wait for it.

@@ -192,7 +192,7 @@ TEST(Admission, WhatCouldNeverFitIsRefusedWithTheNumbers) {
 }
 
 TEST(Admission, AFullQueuePushesBack) {
-  const absl::Status full = QueueFull(kOptions, 2, absl::Milliseconds(1500));
+  const absl::Status full = QueueFull(2, 2, absl::Milliseconds(1500));
   EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(full.message(),
             "the queue is full: 2 requests wait (queue_requests_max 2); try again in 1500 ms");

@@ -141,6 +141,7 @@ absl::Status Stage::Arrive(Command& command) {
   request.choices = static_cast<int32_t>(command.Number("n", 1));
   request.priority = static_cast<int32_t>(command.Number("priority", 0));
   request.cache_salt = command.Text("salt").value_or("");
+  request.owner = command.Text("owner").value_or("");
   request.bypass_prefix_cache = command.Flag("bypass");
   if (const int64_t seconds = command.Number("deadline", -1); seconds >= 0) {
     request.deadline = driver_->now + absl::Seconds(seconds);

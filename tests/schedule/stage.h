@@ -8,7 +8,7 @@
 //                                         chunk=4, auto, or auto=8-32
 //     prompt=40@7    the first 40 tokens of text 7; without @ each request has a text of its own
 //     prompt=A+10    A's prompt, what A was answered, and 10 tokens more
-//     n=2 min=1 priority=5 deadline=30 time_limit=30 salt=x bypass
+//     n=2 min=1 priority=5 deadline=30 time_limit=30 salt=x owner=x bypass
 //     greedy         all choices draw the same; otherwise each request and choice has its own luck
 //     stops=5        draws a stop token as its fifth
 //     kv_pages=4     kv_bytes_max, in pages
