@@ -1,8 +1,10 @@
 #include "server/log.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
@@ -42,6 +44,13 @@ std::string FormatLogLine(absl::string_view severity, absl::string_view event,
     }
   }
   return line;
+}
+
+void PrepareLog() {
+  std::signal(SIGPIPE, SIG_IGN);
+  int opened = 0;
+  while (opened >= 0 && opened <= STDERR_FILENO) opened = ::open("/dev/null", O_RDWR);
+  if (opened > STDERR_FILENO) ::close(opened);
 }
 
 void LogInfo(absl::string_view event, std::initializer_list<LogField> fields) {

@@ -29,6 +29,11 @@ void LogInfo(absl::string_view event, std::initializer_list<LogField> fields = {
 void LogWarning(absl::string_view event, std::initializer_list<LogField> fields = {});
 void LogError(absl::string_view event, std::initializer_list<LogField> fields = {});
 
+// To be called before anything is opened or written: a standard stream that the process was started
+// without becomes /dev/null (else the next file or connection gets its number, and log lines), and
+// writing to a reader that is gone is an error, not a signal that ends the process.
+void PrepareLog();
+
 // The text of a line without its time and newline.
 std::string FormatLogLine(absl::string_view severity, absl::string_view event,
                           std::initializer_list<LogField> fields);

@@ -194,6 +194,7 @@ int ExitCode(const absl::Status& status) {
 }
 
 int Main(const std::vector<std::string>& args) {
+  PrepareLog();
   const absl::StatusOr<ServerOptions> options = ReadServerFlags(args);
   if (!options.ok()) {
     std::fprintf(stderr, "catserved: %s\n", std::string(options.status().message()).c_str());

@@ -70,8 +70,10 @@ v1::Finished Generated::finished() const {
   return events.empty() ? v1::Finished() : events.back().finished();
 }
 
-GenerateCall::GenerateCall(Stubs& stubs, const v1::GenerateRequest& request)
-    : reader_(stubs.generation->Generate(&context_, request)) {}
+GenerateCall::GenerateCall(Stubs& stubs, const v1::GenerateRequest& request, absl::Time deadline) {
+  if (deadline != absl::InfiniteFuture()) context_.set_deadline(absl::ToChronoTime(deadline));
+  reader_ = stubs.generation->Generate(&context_, request);
+}
 
 bool GenerateCall::Read() {
   v1::GenerateResponse response;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "catserve/v1/generation.grpc.pb.h"
 #include "catserve/v1/model.grpc.pb.h"
 #include "grpc/health/v1/health.grpc.pb.h"
@@ -39,7 +40,8 @@ struct Generated {
 // One Generate call under way.
 class GenerateCall {
  public:
-  GenerateCall(Stubs& stubs, const v1::GenerateRequest& request);
+  GenerateCall(Stubs& stubs, const v1::GenerateRequest& request,
+               absl::Time deadline = absl::InfiniteFuture());
 
   // Reads the next event into `events`; false at the end of the stream.
   bool Read();

@@ -28,6 +28,7 @@ class Process {
   // The same of stdout, from when the text is there: the line need not be complete.
   std::string WaitForOutputPart(const std::string& text) { return out_.WaitFor(text, true); }
 
+  pid_t pid() const { return pid_; }
   void Signal(int signal);
 
   // Waits for the end. The exit code, or 128 + the signal that ended it.
