@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -14,6 +15,7 @@
 #include "engine/admission.h"
 #include "engine/queue_gate.h"
 #include "engine/schedule/scheduler.h"
+#include "engine/snapshot.h"
 #include "kernels/check.h"
 
 namespace catserve {
@@ -53,7 +55,6 @@ class Engine::Impl {
                             .compressor_token_rows = options.compressor_token_rows,
                             .quality_loss = options.quality_loss}),
         queue_(options.queue_requests_max) {
-    load_.kv_pages_total = options.kv_pages;
     thread_ = std::thread([this] { Run(); });
   }
 
@@ -112,6 +113,7 @@ class Engine::Impl {
   void CollectOldest();
   void Publish(std::vector<Report> reports);
   void UpdateLoad();
+  EngineLoad DescribeLoad() const;
 
   const ModelGeometry model_;
   StepExecutor& executor_;
@@ -124,9 +126,11 @@ class Engine::Impl {
   int in_flight_ = 0;    // steps launched and not collected
   bool resting_ = true;  // the last plan was empty
   bool stopping_ = false;
+  std::array<int64_t, kStepRowsBuckets> step_rows_{};
+  LapTimer timer_;
+  StepTimes times_;
 
-  mutable std::mutex load_mutex_;
-  EngineLoad load_;  // of waiting only what the step thread knows: see Load
+  Snapshot<EngineLoad> load_{DescribeLoad()};  // without `waiting`: see Load
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;      // the inbox is no longer empty
@@ -134,8 +138,9 @@ class Engine::Impl {
   Inbox inbox_;
   RequestKey next_key_ = 1;
   bool draining_ = false;
-  int32_t active_ = 0;   // accepted and not finished
-  int32_t waiting_ = 0;  // accepted and not started, as far as the step thread has told
+  int32_t active_ = 0;  // accepted and not finished
+  // Accepted and not started, as far as the step thread has told. Written under mutex_.
+  std::atomic<int32_t> waiting_ = 0;
   QueueGate queue_;
 
   std::thread thread_;  // last: it uses all of the above
@@ -171,12 +176,7 @@ void Engine::Impl::Drain(absl::Duration limit) {
 }
 
 EngineLoad Engine::Impl::Load() const {
-  EngineLoad load;
-  {
-    const std::lock_guard lock(load_mutex_);
-    load = load_;
-  }
-  const std::lock_guard lock(mutex_);
+  EngineLoad load = load_.Read();
   load.waiting = waiting_;
   return load;
 }
@@ -186,7 +186,9 @@ EngineLoad Engine::Impl::Load() const {
 void Engine::Impl::Run() {
   while (true) {
     AcceptNewRequests();
+    timer_.Lap();  // what came before is nobody's work
     const StepPlan plan = scheduler_.Plan(clock_.Now());
+    times_.plan += timer_.Lap();
     Launch(plan);
     Publish(scheduler_.TakeReports());
     if (in_flight_ > (plan.empty() ? 0 : executor_.PipelineDepth())) CollectOldest();
@@ -224,12 +226,17 @@ void Engine::Impl::Launch(const StepPlan& plan) {
   if (plan.empty()) return;
   executor_.Launch(plan);
   ++in_flight_;
+  const size_t bucket = std::bit_width(plan.rows.size() - 1);
+  ++step_rows_[std::min(bucket, step_rows_.size() - 1)];
 }
 
 void Engine::Impl::CollectOldest() {
   const StepResult result = executor_.Collect();
   --in_flight_;
+  times_ += result.times;
+  timer_.Lap();
   Publish(scheduler_.Commit(result, clock_.Now()));
+  times_.commit += timer_.Lap();
 }
 
 void Engine::Impl::Publish(std::vector<Report> reports) {
@@ -247,26 +254,35 @@ void Engine::Impl::Publish(std::vector<Report> reports) {
 }
 
 void Engine::Impl::UpdateLoad() {
-  const ScheduleTotals& totals = scheduler_.totals();
   {
     const std::lock_guard lock(mutex_);
     waiting_ = scheduler_.waiting() + static_cast<int32_t>(inbox_.submissions.size());
     queue_.Leave(scheduler_.TakeLeftQueue(), clock_.Now());
   }
-  const std::lock_guard lock(load_mutex_);
-  load_ = {.running = scheduler_.running(),
-           .paused = scheduler_.paused(),
-           .kv_pages_used = scheduler_.pool().held(),
-           .kv_pages_cached = scheduler_.pool().idle(),
-           .kv_pages_total = scheduler_.pool().total(),
-           .steps = totals.steps,
-           .rows = totals.rows,
-           .chunks_compressed = totals.chunks_compressed,
-           .prefix_query_tokens = totals.prefix_query_tokens,
-           .prefix_hit_tokens = totals.prefix_hit_tokens,
-           .budgets_coarsened = totals.budgets_coarsened,
-           .budgets_refined = totals.budgets_refined,
-           .preemptions = totals.preemptions};
+  load_.Publish(DescribeLoad());
+}
+
+EngineLoad Engine::Impl::DescribeLoad() const {
+  const ScheduleTotals& totals = scheduler_.totals();
+  const TokensHeld held = scheduler_.tokens_held();
+  return {.running = scheduler_.running(),
+          .waiting_max = options_.queue_requests_max,
+          .paused = scheduler_.paused(),
+          .kv_pages_used = scheduler_.pool().held(),
+          .kv_pages_cached = scheduler_.pool().idle(),
+          .kv_pages_total = scheduler_.pool().total(),
+          .live_tokens = held.tokens,
+          .dense_pages = held.dense_pages,
+          .steps = totals.steps,
+          .rows = totals.rows,
+          .chunks_compressed = totals.chunks_compressed,
+          .prefix_query_tokens = totals.prefix_query_tokens,
+          .prefix_hit_tokens = totals.prefix_hit_tokens,
+          .budgets_coarsened = totals.budgets_coarsened,
+          .budgets_refined = totals.budgets_refined,
+          .preemptions = totals.preemptions,
+          .step_rows = step_rows_,
+          .times = times_};
 }
 
 // -- The surface ----------------------------------------------------------------------------------

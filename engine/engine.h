@@ -1,7 +1,7 @@
 // The step thread: takes requests, plans and computes steps, reports events.
 #pragma once
 
-#include <atomic>
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -35,14 +35,20 @@ struct EngineOptions {
   std::map<int32_t, double> quality_loss;
 };
 
-// A snapshot for GetLoad and metrics; never waits for a step.
+// Steps are counted by their decoder rows: at most 1, 2, 4, ... 65536.
+inline constexpr int kStepRowsBuckets = 17;
+
+// A snapshot for GetLoad and metrics; never waits for a step, nor a step for it.
 struct EngineLoad {
   int32_t running = 0;          // requests with at least one sequence in a slot
   int32_t waiting = 0;          // requests in the queue
+  int32_t waiting_max = 0;      // that may wait
   int32_t paused = 0;           // running requests whose readers are behind
   int64_t kv_pages_used = 0;    // held by sequences
   int64_t kv_pages_cached = 0;  // held by the prefix cache alone: given up when others need them
   int64_t kv_pages_total = 0;
+  int64_t live_tokens = 0;  // read by the sequences that run
+  int64_t dense_pages = 0;  // that a dense model would hold for them, shared ones counted again
   int64_t steps = 0;
   int64_t rows = 0;                 // decoder rows run since the start
   int64_t chunks_compressed = 0;    // since the start, as all below
@@ -51,6 +57,9 @@ struct EngineLoad {
   int64_t budgets_coarsened = 0;    // requests whose chunk size grew
   int64_t budgets_refined = 0;      // requests whose chunk size fell
   int64_t preemptions = 0;
+  // By rows: the first bucket not too small for it counts a step.
+  std::array<int64_t, kStepRowsBuckets> step_rows{};
+  StepTimes times;
 };
 
 // Thread-safe. Owns the step thread, from construction to destruction; the destructor ends what

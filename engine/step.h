@@ -2,6 +2,7 @@
 // in, a StepResult comes out. Neither side knows the other.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -133,10 +134,45 @@ struct SampleResult {
   std::vector<TokenLogprob> top;  // likeliest first; empty unless asked for
 };
 
+// The step thread's time, by what it was spent on. Where a device computes on its own, it is the
+// part that waits for it.
+struct StepTimes {
+  std::chrono::nanoseconds plan{};      // the engine's: deciding
+  std::chrono::nanoseconds prepare{};   // the executor's, to `sample`: token histories, page copies
+  std::chrono::nanoseconds compress{};  // chunks
+  std::chrono::nanoseconds decode{};    // the decoder's layers
+  std::chrono::nanoseconds sample{};    // the output layer, drawing, scores
+  std::chrono::nanoseconds commit{};    // the engine's: taking in results, reporting them
+
+  StepTimes& operator+=(const StepTimes& other) {
+    plan += other.plan;
+    prepare += other.prepare;
+    compress += other.compress;
+    decode += other.decode;
+    sample += other.sample;
+    commit += other.commit;
+    return *this;
+  }
+};
+
+// Splits a thread's time into parts.
+class LapTimer {
+ public:
+  // The time since the last lap, or since construction.
+  std::chrono::nanoseconds Lap() {
+    const auto now = std::chrono::steady_clock::now();
+    return now - std::exchange(last_, now);
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
 // Results in the order of the plan's samples and scores.
 struct StepResult {
   std::vector<SampleResult> samples;
   std::vector<SampleResult> scores;
+  StepTimes times;  // without the engine's parts
 };
 
 // Computes steps in order. Not thread-safe: the step thread alone calls it.

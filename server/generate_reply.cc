@@ -86,6 +86,7 @@ void GenerateReply::AddToken(int32_t index, const SampleResult& token) {
   message.mutable_text()->append(output.text);
   if (output.matched < 0) return;
   stopped_.push_back(index);
+  metrics_.CountChoiceEnd(FinishReason::kStopToken);
   AddChoiceFinished(index, v1::FINISH_REASON_STOP, output.matched);
 }
 
@@ -95,9 +96,9 @@ void GenerateReply::EndChoice(const ChoiceEndEvent& event) {
   TextStream::Output rest;
   if (choice.text.has_value()) rest = choice.text->Flush();
   if (!rest.text.empty()) OpenTokens(event.choice).mutable_text()->append(rest.text);
-  const bool stopped = rest.matched >= 0;
-  AddChoiceFinished(event.choice, stopped ? v1::FINISH_REASON_STOP : ToProto(event.reason),
-                    rest.matched);
+  const FinishReason reason = rest.matched >= 0 ? FinishReason::kStopToken : event.reason;
+  metrics_.CountChoiceEnd(reason);
+  AddChoiceFinished(event.choice, ToProto(reason), rest.matched);
 }
 
 void GenerateReply::AddChoiceFinished(int32_t index, v1::FinishReason reason, int stop_string) {
@@ -113,7 +114,6 @@ void GenerateReply::AddChoiceFinished(int32_t index, v1::FinishReason reason, in
   } else if (reason == v1::FINISH_REASON_STOP) {
     finished.set_stop_token_id(choice.last_token);
   }
-  metrics_.CountChoiceEnd(v1::FinishReason_Name(reason));
 }
 
 v1::Tokens& GenerateReply::OpenTokens(int32_t index) {

@@ -1,5 +1,7 @@
 #include "server/generation_service.h"
 
+#include <iterator>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -12,6 +14,7 @@
 #include "server/refusal.h"
 #include "server/request_reader.h"
 #include "server/score_reply.h"
+#include "server/trace_context.h"
 #include "server/wire.h"
 
 namespace catserve {
@@ -21,6 +24,22 @@ absl::Time Deadline(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
   return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture()
                                                                   : absl::FromChrono(deadline);
+}
+
+// `method`: a literal. The caller's trace goes on, or a new one begins.
+RequestTrace NewTrace(const char* method, absl::Time received, const std::string& id,
+                      const Request& request, const grpc::CallbackServerContext& context) {
+  RequestTrace trace{.method = method, .request_id = id, .owner = request.owner};
+  const auto [first, last] = context.client_metadata().equal_range(kTraceparentKey);
+  std::optional<std::string> trace_id;
+  if (std::distance(first, last) == 1) {
+    trace_id = TraceIdOf({first->second.data(), first->second.size()});
+  }
+  trace.trace_id = trace_id ? *std::move(trace_id) : NewTraceId();
+  trace.prompt_tokens = static_cast<int32_t>(request.prompt.size());
+  trace.choices = request.choices;
+  trace.received = received;
+  return trace;
 }
 
 }  // namespace
@@ -76,7 +95,8 @@ absl::StatusOr<GenerationService::Stream*> GenerationService::StartGenerate(
   options.text = std::move(read->text);
   TokenStream::Parts parts = StreamParts(**model, context, read->id);
   parts.reply = std::make_unique<GenerateReply>(**model, *parts_.metrics, std::move(options));
-  parts.meter = std::make_unique<RequestMeter>(*parts_.metrics, "Generate", received);
+  parts.meter = std::make_unique<RequestMeter>(
+      *parts_.metrics, NewTrace("Generate", received, read->id, request, context));
   return TokenStream::Start(std::move(parts), std::move(request));
 }
 
@@ -94,7 +114,8 @@ absl::StatusOr<GenerationService::Stream*> GenerationService::StartScore(
 
   TokenStream::Parts parts = StreamParts(**model, context, read->id);
   parts.reply = std::make_unique<ScoreReply>(**model, read->id);
-  parts.meter = std::make_unique<RequestMeter>(*parts_.metrics, "Score", received);
+  parts.meter = std::make_unique<RequestMeter>(
+      *parts_.metrics, NewTrace("Score", received, read->id, request, context));
   return TokenStream::Start(std::move(parts), std::move(request));
 }
 

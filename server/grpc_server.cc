@@ -95,7 +95,7 @@ void GrpcServer::SetReady(bool ready) {
 
 void GrpcServer::Serve(std::unique_ptr<const ServedModel> model) {
   Engine* const engine = model->engine;
-  metrics_.SetModel(model->name, model->description.kind);
+  metrics_.SetModel(*model);
   metrics_.WatchLoad([engine] { return engine->Load(); });
   gate_.Open(std::move(model));
   SetReady(true);

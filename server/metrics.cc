@@ -1,158 +1,170 @@
 #include "server/metrics.h"
 
 #include <array>
-#include <exception>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "prometheus/collectable.h"
+#include "absl/time/clock.h"
 #include "prometheus/counter.h"
-#include "prometheus/exposer.h"
+#include "prometheus/family.h"
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
+#include "prometheus/text_serializer.h"
+#include "server/debug_page.h"
+#include "server/load_page.h"
+#include "server/page_server.h"
+#include "server/usage.h"
 
 namespace catserve {
 namespace {
 
-using prometheus::ClientMetric;
-using prometheus::MetricFamily;
-using prometheus::MetricType;
+using prometheus::Counter;
+using prometheus::Family;
+using prometheus::Gauge;
+using prometheus::Histogram;
 
-const prometheus::Histogram::BucketBoundaries kSeconds = {
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60};
+// From half a millisecond to half an hour.
+const Histogram::BucketBoundaries kSeconds = {0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05,
+                                              0.1,    0.2,   0.5,   1,     2,    5,    10,
+                                              20,     60,    120,   300,   600,  1800};
+constexpr const char* kMethods[] = {"Generate", "Score",    "Tokenize", "Detokenize",
+                                    "Abort",    "GetModel", "GetLoad"};
+constexpr FinishReason kReasons[] = {FinishReason::kStopToken, FinishReason::kLength,
+                                     FinishReason::kTimeLimit, FinishReason::kCancelled,
+                                     FinishReason::kDeadline,  FinishReason::kKvLimit,
+                                     FinishReason::kFailed};
+constexpr size_t kDebugRunningMax = 200;  // requests on /debug/requests
 
-// Reads the engine's load when the page is scraped, so that gauges are never stale.
-class LoadPage : public prometheus::Collectable {
- public:
-  void Watch(std::function<EngineLoad()> load) {
-    absl::MutexLock lock(&mutex_);
-    load_ = std::move(load);
-  }
+prometheus::Labels ByMethod(absl::string_view method) { return {{"method", std::string(method)}}; }
 
-  std::vector<MetricFamily> Collect() const override {
-    absl::MutexLock lock(&mutex_);
-    if (!load_) return {};
-    const EngineLoad load = load_();
-    return {
-        Gauge("catserve_running_requests", "Requests with a sequence in a slot.", load.running),
-        Gauge("catserve_waiting_requests", "Requests in the queue.", load.waiting),
-        Gauge("catserve_paused_requests", "Running requests whose readers are behind.",
-              load.paused),
-        Gauge("catserve_kv_pages_used", "Pages of KV memory that sequences hold.",
-              load.kv_pages_used),
-        Gauge("catserve_kv_pages_cached", "Pages that the prefix cache alone holds.",
-              load.kv_pages_cached),
-        Gauge("catserve_kv_pages_capacity", "Pages of KV memory.", load.kv_pages_total),
-        Count("catserve_steps_total", "Steps of the engine.", load.steps),
-        Count("catserve_decoder_rows_total", "Rows that entered the decoder.", load.rows),
-        Count("catserve_chunks_compressed_total", "Chunks compressed.", load.chunks_compressed),
-        Count("catserve_prefix_cache_query_tokens_total", "Prompt tokens looked up in the cache.",
-              load.prefix_query_tokens),
-        Count("catserve_prefix_cache_hit_tokens_total", "Of these, tokens found.",
-              load.prefix_hit_tokens),
-        BudgetChanges(load),
-        Count("catserve_preemptions_total", "Requests that lost their memory and were redone.",
-              load.preemptions),
-    };
-  }
-
- private:
-  static MetricFamily Gauge(const char* name, const char* help, int64_t value) {
-    ClientMetric metric;
-    metric.gauge.value = static_cast<double>(value);
-    return {name, help, MetricType::Gauge, {metric}};
-  }
-  static MetricFamily Count(const char* name, const char* help, int64_t value) {
-    ClientMetric metric;
-    metric.counter.value = static_cast<double>(value);
-    return {name, help, MetricType::Counter, {metric}};
-  }
-  static MetricFamily BudgetChanges(const EngineLoad& load) {
-    MetricFamily family =
-        Count("catserve_budget_changes_total", "Requests whose chunk size the server changed.",
-              load.budgets_coarsened);
-    family.metric.push_back(family.metric.front());
-    family.metric.back().counter.value = static_cast<double>(load.budgets_refined);
-    family.metric.front().label = {{"direction", "coarser"}};
-    family.metric.back().label = {{"direction", "finer"}};
-    return family;
-  }
-
-  mutable absl::Mutex mutex_;
-  std::function<EngineLoad()> load_ ABSL_GUARDED_BY(mutex_);
-};
+std::string ChunkSizeLabel(int32_t chunk_size) {
+  return chunk_size == 0 ? "dense" : absl::StrCat(chunk_size);
+}
 
 }  // namespace
 
 class Metrics::Impl {
  public:
-  Impl()
-      : registry(std::make_shared<prometheus::Registry>()),
-        load_page(std::make_shared<LoadPage>()) {}
+  Impl();
 
-  prometheus::Counter& Counter(const char* name, const char* help) {
-    return prometheus::BuildCounter().Name(name).Help(help).Register(*registry).Add({});
+  absl::Status Listen(const std::string& address);
+  std::string Text() const;
+  PageAnswer DebugRequests(const std::string& format) const;
+
+  Family<Counter>& Counters(const char* name, const char* help) {
+    return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
   }
-  prometheus::Histogram& Seconds(const char* name, const char* help) {
-    return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry).Add({}, kSeconds);
+  Family<Gauge>& Gauges(const char* name, const char* help) {
+    return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
+  }
+  Family<Histogram>& Seconds(const char* name, const char* help) {
+    return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
   }
 
-  std::shared_ptr<prometheus::Registry> registry;
-  std::shared_ptr<LoadPage> load_page;
-  prometheus::Family<prometheus::Counter>& requests =
-      prometheus::BuildCounter()
-          .Name("catserve_requests_total")
-          .Help("Calls that ended, by method and status code.")
-          .Register(*registry);
-  prometheus::Family<prometheus::Counter>& choice_ends =
-      prometheus::BuildCounter()
-          .Name("catserve_choices_finished_total")
-          .Help("Choices that ended, by reason.")
-          .Register(*registry);
-  prometheus::Family<prometheus::Gauge>& model =
-      prometheus::BuildGauge()
-          .Name("catserve_model_info")
-          .Help("Always 1; the labels name the model served.")
-          .Register(*registry);
-  prometheus::Gauge& ready = prometheus::BuildGauge()
-                                 .Name("catserve_ready")
-                                 .Help("1 while new requests are accepted.")
-                                 .Register(*registry)
-                                 .Add({});
-  prometheus::Counter& prompt_tokens =
-      Counter("catserve_prompt_tokens_total", "Prompt tokens of requests that ended.");
-  prometheus::Counter& cached_tokens =
-      Counter("catserve_cached_prompt_tokens_total", "Of these, tokens found in the prefix cache.");
-  prometheus::Counter& generated_tokens =
-      Counter("catserve_generated_tokens_total", "Tokens that the model generated.");
-  prometheus::Histogram& first_token = Seconds("catserve_time_to_first_token_seconds",
-                                               "From a request's arrival to its first token.");
-  prometheus::Histogram& inter_token =
-      Seconds("catserve_inter_token_seconds", "Between consecutive tokens of a choice.");
-  prometheus::Histogram& queue =
+  prometheus::Registry registry;
+  LoadPage load_page;
+  RequestTraces traces;
+
+  Gauge& ready = Gauges("catserve_ready", "1 while new requests are accepted.").Add({});
+  Family<Gauge>& build = Gauges("catserve_build_info", "Always 1; the labels name the program.");
+  Family<Gauge>& model = Gauges("catserve_model_info", "Always 1; the labels name the model.");
+  Family<Counter>& requests =
+      Counters("catserve_requests_total", "Calls that ended, by method and status code.");
+  Family<Counter>& choice_ends =
+      Counters("catserve_choices_finished_total", "Choices that ended, by reason.");
+  Family<Counter>& prompt_tokens =
+      Counters("catserve_prompt_tokens_total", "Prompt tokens of requests that started.");
+  Family<Counter>& cached_tokens = Counters("catserve_cached_prompt_tokens_total",
+                                            "Of these, tokens found in the prefix cache.");
+  Family<Counter>& generated_tokens =
+      Counters("catserve_generated_tokens_total", "Tokens that the model generated.");
+  Histogram& first_token =
+      Seconds("catserve_time_to_first_token_seconds", "From a call's arrival to its first token.")
+          .Add({}, kSeconds);
+  Histogram& inter_token =
+      Seconds("catserve_inter_token_seconds", "Between consecutive tokens of a choice.")
+          .Add({}, kSeconds);
+  Family<Histogram>& queue =
       Seconds("catserve_queue_seconds", "From a request's acceptance to its first step.");
-  std::unique_ptr<prometheus::Exposer> exposer;  // stops first
+  Family<Histogram>& prefill =
+      Seconds("catserve_prefill_seconds", "From a request's first step to its first result.");
+  Family<Histogram>& decode =
+      Seconds("catserve_decode_seconds", "From a request's first result to its end.");
+  Family<Histogram>& whole =
+      Seconds("catserve_request_seconds", "From a call's arrival to its end in the engine.");
+
+  mutable absl::Mutex mutex;
+  std::string model_name ABSL_GUARDED_BY(mutex);
+  ModelGeometry geometry ABSL_GUARDED_BY(mutex);
+
+  std::unique_ptr<PageServer> pages;  // stops first
 };
+
+// What can be counted is there from the start, at zero: a graph of a rate shows the first one.
+Metrics::Impl::Impl() {
+  for (const char* method : kMethods) requests.Add({{"method", method}, {"code", "OK"}});
+  for (const FinishReason reason : kReasons) {
+    choice_ends.Add({{"reason", std::string(ReasonName(reason))}});
+  }
+  for (const char* method : {"Generate", "Score"}) {
+    for (Family<Histogram>* times : {&queue, &prefill, &decode, &whole}) {
+      times->Add(ByMethod(method), kSeconds);
+    }
+  }
+}
+
+absl::Status Metrics::Impl::Listen(const std::string& address) {
+  const auto metrics = [this](const std::string& /*format*/) {
+    return PageAnswer{200, "text/plain; version=0.0.4; charset=utf-8", Text()};
+  };
+  const auto debug = [this](const std::string& format) { return DebugRequests(format); };
+  absl::StatusOr<std::unique_ptr<PageServer>> server =
+      PageServer::Start(address, {{"/metrics", metrics}, {"/debug/requests", debug}});
+  if (!server.ok()) {
+    return absl::UnavailableError(absl::StrCat(
+        "--metrics_address=", address, " cannot be listened on (", server.status().message(),
+        "): is another server running there? Use another port, port 0, or --metrics_address= for "
+        "no metrics page"));
+  }
+  pages = *std::move(server);
+  return absl::OkStatus();
+}
+
+std::string Metrics::Impl::Text() const {
+  std::vector<prometheus::MetricFamily> families = registry.Collect();
+  for (prometheus::MetricFamily& family : load_page.Collect()) {
+    families.push_back(std::move(family));
+  }
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+PageAnswer Metrics::Impl::DebugRequests(const std::string& format) const {
+  if (!format.empty() && format != "html" && format != "json") {
+    return {400, "text/plain; charset=utf-8", "format is html or json\n"};
+  }
+  DebugView view;
+  view.now = absl::Now();
+  view.running = traces.ReadRunning(kDebugRunningMax);
+  view.slowest = traces.ReadSlowest(view.now);
+  {
+    absl::MutexLock lock(&mutex);
+    view.model = model_name;
+    view.geometry = geometry;
+  }
+  if (format == "json") return {200, "application/json", DebugJson(view)};
+  return {200, "text/html; charset=utf-8", DebugHtml(view)};
+}
 
 absl::StatusOr<std::unique_ptr<Metrics>> Metrics::Create(const std::string& address) {
   auto impl = std::make_unique<Impl>();
   if (!address.empty()) {
-    try {  // the library reports a port that is taken in no other way
-      impl->exposer = std::make_unique<prometheus::Exposer>(address, /*num_threads=*/2);
-    } catch (const std::exception& error) {
-      return absl::UnavailableError(absl::StrCat(
-          "--metrics_address=", address, " cannot be listened on (", error.what(),
-          "): is another server running there? Use another port, port 0, or --metrics_address= for "
-          "no metrics page"));
-    }
-    impl->exposer->RegisterCollectable(impl->registry);
-    impl->exposer->RegisterCollectable(impl->load_page);
+    if (absl::Status status = impl->Listen(address); !status.ok()) return status;
   }
   return std::unique_ptr<Metrics>(new Metrics(std::move(impl)));
 }
@@ -160,18 +172,32 @@ absl::StatusOr<std::unique_ptr<Metrics>> Metrics::Create(const std::string& addr
 Metrics::Metrics(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Metrics::~Metrics() = default;
 
-int Metrics::port() const {
-  if (impl_->exposer == nullptr) return 0;
-  const std::vector<int> ports = impl_->exposer->GetListeningPorts();
-  return ports.empty() ? 0 : ports.front();
-}
+int Metrics::port() const { return impl_->pages == nullptr ? 0 : impl_->pages->port(); }
+std::string Metrics::Text() const { return impl_->Text(); }
+RequestTraces& Metrics::traces() { return impl_->traces; }
 
 void Metrics::WatchLoad(std::function<EngineLoad()> load) {
-  impl_->load_page->Watch(std::move(load));
+  impl_->load_page.Watch(std::move(load));
 }
 
-void Metrics::SetModel(absl::string_view name, absl::string_view kind) {
-  impl_->model.Add({{"name", std::string(name)}, {"kind", std::string(kind)}}).Set(1);
+void Metrics::SetModel(const ServedModel& model) {
+  const ModelDescription& description = model.description;
+  const ModelGeometry& geometry = description.geometry;
+  impl_->build.Add({{"version", CATSERVE_VERSION}, {"engine", model.engine_name}}).Set(1);
+  impl_->model
+      .Add({{"name", model.name},
+            {"kind", description.kind},
+            {"parameters", absl::StrCat(description.parameters)},
+            {"weight_dtype", description.weight_dtype},
+            {"kv_dtype", description.kv_dtype},
+            {"context_limit", absl::StrCat(geometry.block_size)}})
+      .Set(1);
+  if (!geometry.compresses()) CountersOf(0);
+  for (const int32_t chunk_size : geometry.chunk_sizes) CountersOf(chunk_size);
+  impl_->load_page.SetEntryBytes({geometry.bytes_per_entry, DenseTwinBytesPerEntry(model)});
+  absl::MutexLock lock(&impl_->mutex);
+  impl_->model_name = model.name;
+  impl_->geometry = geometry;
 }
 
 void Metrics::SetReady(bool ready) { impl_->ready.Set(ready ? 1 : 0); }
@@ -181,15 +207,8 @@ void Metrics::CountRequest(absl::string_view method, grpc::StatusCode code) {
       .Increment();
 }
 
-void Metrics::CountChoiceEnd(absl::string_view reason) {
-  impl_->choice_ends.Add({{"reason", std::string(reason)}}).Increment();
-}
-
-void Metrics::CountUsage(const Usage& usage) {
-  impl_->prompt_tokens.Increment(usage.prompt_tokens);
-  impl_->cached_tokens.Increment(usage.cached_tokens);
-  impl_->generated_tokens.Increment(usage.generated_tokens);
-  impl_->queue.Observe(absl::ToDoubleSeconds(usage.queued));
+void Metrics::CountChoiceEnd(FinishReason reason) {
+  impl_->choice_ends.Add({{"reason", std::string(ReasonName(reason))}}).Increment();
 }
 
 void Metrics::ObserveTimeToFirstToken(absl::Duration elapsed) {
@@ -198,6 +217,24 @@ void Metrics::ObserveTimeToFirstToken(absl::Duration elapsed) {
 
 void Metrics::ObserveInterToken(absl::Duration elapsed) {
   impl_->inter_token.Observe(absl::ToDoubleSeconds(elapsed));
+}
+
+void Metrics::ObserveTimes(absl::string_view method, const RequestTimes& times) {
+  const prometheus::Labels labels = ByMethod(method);
+  const auto observe = [&labels](Family<Histogram>& family, absl::Duration time) {
+    family.Add(labels, kSeconds).Observe(absl::ToDoubleSeconds(time));
+  };
+  observe(impl_->queue, times.queued);
+  if (times.prefilling) observe(impl_->prefill, *times.prefilling);
+  if (times.decoding) observe(impl_->decode, *times.decoding);
+  observe(impl_->whole, times.whole);
+}
+
+TokenCounters Metrics::CountersOf(int32_t chunk_size) {
+  const prometheus::Labels labels = {{"chunk_size", ChunkSizeLabel(chunk_size)}};
+  return {.prompt = &impl_->prompt_tokens.Add(labels),
+          .cached = &impl_->cached_tokens.Add(labels),
+          .generated = &impl_->generated_tokens.Add(labels)};
 }
 
 absl::string_view CodeName(grpc::StatusCode code) {
@@ -220,6 +257,19 @@ absl::string_view CodeName(grpc::StatusCode code) {
                                                                "UNAUTHENTICATED"};
   const auto index = static_cast<size_t>(code);
   return index < kNames.size() ? kNames[index] : "UNKNOWN";
+}
+
+absl::string_view ReasonName(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStopToken: return "stop";
+    case FinishReason::kLength: return "length";
+    case FinishReason::kTimeLimit: return "time_limit";
+    case FinishReason::kCancelled: return "aborted";
+    case FinishReason::kDeadline: return "deadline";
+    case FinishReason::kKvLimit: return "kv_limit";
+    case FinishReason::kFailed: break;
+  }
+  return "failed";
 }
 
 }  // namespace catserve

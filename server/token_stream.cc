@@ -78,8 +78,14 @@ void TokenStream::Deliver() {
 void TokenStream::PauseOrResume(RequestKey key) {
   if (end_.has_value()) return;  // the engine has forgotten it
   switch (lag_.Observe(parts_.reply->tokens() + in_flight_tokens_)) {
-    case ReaderLag::Change::kPause: parts_.engine->Pause(key); break;
-    case ReaderLag::Change::kResume: parts_.engine->Resume(key); break;
+    case ReaderLag::Change::kPause:
+      parts_.engine->Pause(key);
+      parts_.meter->Paused(true, absl::Now());
+      break;
+    case ReaderLag::Change::kResume:
+      parts_.engine->Resume(key);
+      parts_.meter->Paused(false, absl::Now());
+      break;
     case ReaderLag::Change::kNone: break;
   }
 }
@@ -99,7 +105,7 @@ void TokenStream::WriteNext() {
   in_flight_tokens_ = tokens_before - parts_.reply->tokens();
   finishing_ = end_.has_value() && (!write || parts_.reply->empty());
   if (finishing_) {
-    parts_.meter->End(end_->error_code());
+    parts_.meter->End(end_->error_code(), absl::Now());
     parts_.live->Release(parts_.request_id);  // first: who reads the end may use the id again
   }
   if (write && finishing_) {

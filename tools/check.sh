@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# What CI runs after the tests: layout, clang-tidy, short fuzzing, then the tests again under
-# ThreadSanitizer (what has threads below the server) and Address- and UBSanitizer (all of it).
-# Between them chart, container, rules, dashboard and Python client by their own validators.
+# What CI runs after the tests: layout, clang-tidy, short fuzzing, the metrics through a real
+# Prometheus, then the tests again under ThreadSanitizer (what has threads below the server) and
+# Address- and UBSanitizer (all of it). Between them chart, container, rules, dashboard and Python
+# client by their own validators.
 # Stops at the first failure; the last thing it prints is ctest's own summary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,8 +25,12 @@ tools/check_deploy.sh build/release
 stage "fuzzing: $fuzz_seconds s for each target"
 tools/fuzz.sh "$fuzz_seconds"
 
+stage "Prometheus scrapes the server: every metric against what the load generator counted"
+tools/build.sh release catserved catctl serve_load write_checkpoint
+python3 tests/operations/prometheus_test.py build/release "$(tools/install_prometheus.sh)"
+
 stage "ThreadSanitizer: what has threads below the server"
-threaded=(engine_test engine_golden_test thread_pool_test rows_contract_test
+threaded=(engine_test snapshot_test engine_golden_test thread_pool_test rows_contract_test
   attention_contract_test)
 tools/build.sh tsan "${threaded[@]}"
 ctest --test-dir build/tsan --output-on-failure -j "$jobs" \

@@ -61,6 +61,7 @@ class ModelExecutor::Impl {
 
   // The step launched and not yet collected.
   bool launched_ = false;
+  StepTimes times_;
   std::vector<Sample> samples_;
   std::vector<TokenDraw> sample_draws_;
   std::vector<TokenDraw> score_draws_;
@@ -122,17 +123,24 @@ void ModelExecutor::Impl::Launch(const StepPlan& plan) {
       << plan.rows.size() << " rows in a step of at most " << options_.step_rows_max;
   launched_ = true;
   trace_ = {};
+  times_ = {};
+  LapTimer timer;
   WriteHistory(plan);
   for (const PageCopy& copy : plan.page_copies) cache_->CopyPage(copy.from, copy.to);
+  times_.prepare = timer.Lap();
   const std::vector<int32_t> fx_rows = Compress(plan);
+  times_.compress = timer.Lap();
   if (!plan.rows.empty()) decoder_->Run(plan, history_, fx_, fx_rows);
+  times_.decode = timer.Lap();
   DrawSamples(plan);
   ScoreTokens(plan);
+  times_.sample = timer.Lap();
 }
 
 StepResult ModelExecutor::Impl::Collect() {
   CATSERVE_CHECK(launched_) << "launch a step before collecting it";
   launched_ = false;
+  LapTimer timer;
   backend_.Synchronize();
   StepResult result;
   for (size_t i = 0; i < samples_.size(); ++i) {
@@ -140,6 +148,8 @@ StepResult ModelExecutor::Impl::Collect() {
     result.samples.push_back(ResultOf(sample_draws_[i]));
   }
   for (const TokenDraw& draw : score_draws_) result.scores.push_back(ResultOf(draw));
+  times_.sample += timer.Lap();
+  result.times = times_;
   return result;
 }
 

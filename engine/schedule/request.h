@@ -70,10 +70,12 @@ struct Usage {
   int32_t generated_tokens = 0;  // over all choices
   int32_t chunk_size = 0;        // at the end; 0 for dense
   int64_t chunks_compressed = 0;
-  int64_t kv_bytes_peak = 0;  // distinct pages held, over all choices
-  int32_t preemptions = 0;    // times it lost its memory and was computed anew
+  int64_t kv_bytes_peak = 0;   // distinct pages held, over all choices
+  int32_t prefill_pieces = 0;  // steps that read of its prompts, or of the text to score
+  int32_t preemptions = 0;     // times it lost its memory and was computed anew
   std::vector<BudgetChangedEvent> budget_changes;
   absl::Duration queued, prefilling, decoding;
+  absl::Duration compressing;  // its share, by tokens, of the steps' time for chunks
 };
 
 struct StartedEvent {
@@ -93,12 +95,14 @@ struct ScoresEvent {  // kScore: log-probabilities of tokens [first, first + sco
   int32_t first = 0;
   std::vector<SampleResult> scores;
 };
+// It lost its memory; what comes next comes after it was computed anew.
+struct PreemptedEvent {};
 struct FinishedEvent {  // exactly one, last; the reason is that of the choice that ended last
   FinishReason reason = FinishReason::kLength;
   Usage usage;
 };
 using Event = std::variant<StartedEvent, TokensEvent, BudgetChangedEvent, ChoiceEndEvent,
-                           ScoresEvent, FinishedEvent>;
+                           ScoresEvent, PreemptedEvent, FinishedEvent>;
 
 // Called on the step thread, in order; must return at once and must not call the engine.
 using EventSink = std::function<void(Event)>;

@@ -57,6 +57,8 @@ struct RequestState {
   int32_t cached_tokens = 0;           // of the prompt, found by the first choice
   int32_t changed_at = 0;              // tokens read when its chunk size was set
   int32_t preemptions = 0;
+  int32_t prefill_pieces = 0;
+  absl::Duration compressing;
   std::vector<BudgetChangedEvent> budget_changes;
   int64_t chunks_compressed = 0;
   int64_t pages_peak = 0;

@@ -52,6 +52,20 @@ int32_t Scheduler::paused() const {
                                             [](const auto& r) { return r.second->paused; }));
 }
 
+TokensHeld Scheduler::tokens_held() const {
+  TokensHeld held;
+  for (const RequestPtr& request : running_) {
+    for (const ChoiceState& choice : request->choices) {
+      int64_t tokens = 0;
+      if (choice.score) tokens = choice.score->next_position();
+      if (choice.sequence) tokens = choice.sequence->TokensRead();
+      held.tokens += tokens;
+      held.dense_pages += PagesFor(tokens);
+    }
+  }
+  return held;
+}
+
 RequestKey Scheduler::OwnerOf(int32_t slot) const {
   for (const RequestPtr& request : running_) {
     for (const ChoiceState& choice : request->choices) {
@@ -83,6 +97,7 @@ std::vector<Report> Scheduler::Commit(const StepResult& result, absl::Time now) 
                  std::ssize(result.scores) == scores)
       << "the executor returned " << result.samples.size() << " samples and "
       << result.scores.size() << " scores for " << expected.samples.size() << " and " << scores;
+  ShareTime(expected.compressed, absl::FromChrono(result.times.compress));
   for (size_t i = 0; i < expected.samples.size(); ++i) {
     ReceiveSample(expected.samples[i], result.samples[i], now);
   }
@@ -97,6 +112,12 @@ std::vector<Report> Scheduler::Commit(const StepResult& result, absl::Time now) 
     EndChoiceOf(*e.request, e.choice, FinishReason::kLength, now);
   }
   return TakeReports();
+}
+
+void Scheduler::ShareTime(const std::vector<Compressed>& shares, absl::Duration spent) {
+  int64_t all = 0;
+  for (const Compressed& share : shares) all += share.tokens;
+  for (const Compressed& share : shares) share.request->compressing += spent * share.tokens / all;
 }
 
 void Scheduler::ReceiveSample(const Expected& expected, const SampleResult& sample,
@@ -213,11 +234,13 @@ Usage Scheduler::UsageOf(const RequestState& request, absl::Time now) const {
               .chunk_size = request.chunk_size,
               .chunks_compressed = request.chunks_compressed,
               .kv_bytes_peak = request.pages_peak * kPageEntries * model_.bytes_per_entry,
+              .prefill_pieces = request.prefill_pieces,
               .preemptions = request.preemptions,
               .budget_changes = request.budget_changes,
               .queued = started - request.arrived,
               .prefilling = answered - started,
-              .decoding = now - answered};
+              .decoding = now - answered,
+              .compressing = request.compressing};
   for (const ChoiceState& choice : request.choices) usage.generated_tokens += choice.reported;
   return usage;
 }

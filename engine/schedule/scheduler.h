@@ -50,6 +50,13 @@ struct ScheduleLimits {
 // beside a row for each slot.
 double LeastWork(const ModelGeometry& model, double compressor_token_rows);
 
+// What the sequences that run have read, and the pages that a dense model would hold for it, in
+// whole pages for each sequence, shared ones counted again.
+struct TokensHeld {
+  int64_t tokens = 0;
+  int64_t dense_pages = 0;
+};
+
 struct Report {
   RequestKey key = 0;
   Event event;
@@ -98,9 +105,11 @@ class Scheduler {
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
   int32_t waiting() const { return waiting_.size(); }
   int32_t paused() const;
+  TokensHeld tokens_held() const;
   absl::Time NextLimit() const;  // the earliest deadline or time limit; InfiniteFuture if none
   const ScheduleTotals& totals() const { return totals_; }
-  PagePool& pool() { return pool_; }       // for load reports, and for tests that break it
+  PagePool& pool() { return pool_; }  // for tests that break it
+  const PagePool& pool() const { return pool_; }
   RequestKey OwnerOf(int32_t slot) const;  // 0: nobody
 
  private:
@@ -111,10 +120,16 @@ class Scheduler {
     int32_t score_first = 0;  // kScore: tokens [score_first, score_first + score_count)
     int32_t score_count = 0;
   };
+  // Tokens of chunks that a step compresses for a request.
+  struct Compressed {
+    RequestPtr request;
+    int64_t tokens = 0;
+  };
   struct InFlight {
     std::vector<Expected> samples;
     std::vector<Expected> scores;
     std::vector<Expected> prefills;  // max_tokens 0: bring nothing, and end their choice
+    std::vector<Compressed> compressed;
   };
   // Chunk sizes that requests would have, where it is not the present one; kGone: none at all.
   using Changes = std::map<const RequestState*, int32_t>;
@@ -129,6 +144,7 @@ class Scheduler {
   void LookUp(RequestState& request, ChoiceState& choice, StepBuilder& step);
   bool PlanRows(const RequestPtr& request, int32_t index, StepBuilder& step, InFlight& expected);
   void PlanScore(const RequestPtr& request, StepBuilder& step, InFlight& expected);
+  static void CountChunks(const RequestPtr& request, int64_t chunks, InFlight& expected);
   void CloseStep();  // keeps prefixes, notes what is held, takes the branches' pages back
 
   // Who holds memory, at which chunk size (scheduler_memory.cc, scheduler_forecast.cc).
@@ -164,6 +180,7 @@ class Scheduler {
   int64_t PagesOf(const RequestState& request) const;  // distinct
 
   // Results and ends.
+  static void ShareTime(const std::vector<Compressed>& shares, absl::Duration spent);
   void ReceiveSample(const Expected& expected, const SampleResult& sample, absl::Time now);
   void ReceiveScores(const Expected& expected, std::vector<SampleResult> scores, absl::Time now);
   void EndOverdue(absl::Time now);

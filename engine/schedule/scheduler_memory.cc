@@ -211,6 +211,7 @@ void Scheduler::Preempt(Line::iterator place) {
   running_.erase(place);
   ++request.preemptions;
   ++totals_.preemptions;
+  reports_.push_back({request.key, PreemptedEvent{}});
   room_changed_ = true;
 }
 

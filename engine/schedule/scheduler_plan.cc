@@ -172,7 +172,8 @@ bool Scheduler::PlanRows(const RequestPtr& request, int32_t index, StepBuilder& 
   if (sequence.complete()) sequence.Extend(request->TokensToRead(choice));
   const FilledRows filled = sequence.Fill(step);
   if (filled.count == 0) return false;
-  request->chunks_compressed += std::ssize(step.plan().compressions) - chunks_before;
+  CountChunks(request, std::ssize(step.plan().compressions) - chunks_before, expected);
+  if (choice.prefilling) ++request->prefill_pieces;
   if (!sequence.complete()) return true;
   choice.prefilling = false;
   if (stop.max_tokens == 0) {
@@ -200,8 +201,15 @@ void Scheduler::PlanScore(const RequestPtr& request, StepBuilder& step, InFlight
   const int32_t first = score.next_position();
   const int32_t count = score.Fill(step);
   if (count == 0) return;
-  request->chunks_compressed += std::ssize(step.plan().compressions) - chunks_before;
+  CountChunks(request, std::ssize(step.plan().compressions) - chunks_before, expected);
+  ++request->prefill_pieces;
   expected.scores.push_back({.request = request, .score_first = first, .score_count = count});
+}
+
+void Scheduler::CountChunks(const RequestPtr& request, int64_t chunks, InFlight& expected) {
+  if (chunks == 0) return;
+  request->chunks_compressed += chunks;
+  expected.compressed.push_back({request, chunks * request->chunk_size});
 }
 
 void Scheduler::CloseStep() {

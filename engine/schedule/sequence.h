@@ -45,6 +45,11 @@ class Sequence {
   // Units (Layout) whose entries are written, by rows planned so far.
   int32_t UnitsWritten() const;
 
+  // Tokens that those rows have read: all, or as yet whole units.
+  int32_t TokensRead() const {
+    return complete() ? tokens_ : UnitsWritten() * layout_.UnitTokens();
+  }
+
   // True if no row is missing: the last one predicts token tokens().
   bool complete() const { return table_.entries() == layout_.Entries(tokens_) && tokens_ > 0; }
 

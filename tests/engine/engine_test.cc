@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
@@ -125,6 +126,12 @@ TEST(Engine, ServesOneRequestAndComesToRest) {
     EXPECT_EQ(load.kv_pages_total, 100);
     EXPECT_EQ(load.steps, 20);
     EXPECT_EQ(load.chunks_compressed, 7);
+    // A token, or a summary with the separator; at first two summaries behind g_0, S and a token.
+    EXPECT_EQ(load.step_rows, (std::array<int64_t, kStepRowsBuckets>{14, 5, 0, 1}));
+    EXPECT_EQ(load.rows, 14 + 5 * 2 + 5);
+    EXPECT_EQ(load.times.compress, 7 * 4 * kFakeTokenTime);
+    EXPECT_EQ(load.waiting_max, 8);
+    EXPECT_EQ(load.live_tokens, 0);
   }
 }
 

@@ -9,6 +9,7 @@
 // aborts and says what was wrong.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -20,6 +21,9 @@
 #include "engine/step.h"
 
 namespace catserve {
+
+// What compressing a token is said to take.
+inline constexpr std::chrono::milliseconds kFakeTokenTime{1};
 
 struct FakeExecutorOptions {
   int32_t slots = 32;

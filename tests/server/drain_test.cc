@@ -4,7 +4,6 @@
 
 #include <thread>
 
-#include "tests/server/process.h"
 #include "tests/server/scripted_server.h"
 
 namespace catserve::testing {
@@ -92,51 +91,6 @@ TEST(Drain, PastTheLimitStreamsEndAborted) {
   EXPECT_TRUE(got.status.ok()) << got.status.error_message();
   EXPECT_EQ(got.finished().reason(), v1::FINISH_REASON_ABORTED);
   EXPECT_LT(got.ids().size(), 200);
-}
-
-TEST(Metrics, ThePageTellsWhatHappened) {
-  ScriptedServer house(ScriptedServer::Options{.metrics = true});
-  v1::GenerateRequest request = GreedyRequest({1, 2, 3}, 4, 20);
-  ASSERT_TRUE(Generate(house.stubs(), request).status.ok());
-  request.mutable_budget()->set_chunk_size(7);
-  ASSERT_FALSE(Generate(house.stubs(), request).status.ok());
-  const std::string page =
-      HttpGet("127.0.0.1:" + std::to_string(house.metrics().port()), "/metrics");
-  for (const char* line :
-       {"catserve_requests_total{code=\"OK\",method=\"Generate\"} 1\n",
-        "catserve_requests_total{code=\"INVALID_ARGUMENT\",method=\"Generate\"} 1\n",
-        "catserve_choices_finished_total{reason=\"FINISH_REASON_LENGTH\"} 1\n",
-        "catserve_prompt_tokens_total 3\n",
-        "catserve_generated_tokens_total 20\n",
-        "catserve_time_to_first_token_seconds_count 1\n",
-        "catserve_inter_token_seconds_count 19\n",
-        "catserve_inter_token_seconds_bucket{le=\"0.0005\"}",
-        "catserve_inter_token_seconds_bucket{le=\"60\"} 19\n",
-        "catserve_queue_seconds_count 1\n",
-        "catserve_running_requests 0\n",
-        "catserve_waiting_requests 0\n",
-        "catserve_kv_pages_used 0\n",
-        "catserve_kv_pages_capacity 256\n",
-        "catserve_ready 1\n",
-        "catserve_chunks_compressed_total 5\n",
-        "catserve_paused_requests 0\n",
-        "catserve_kv_pages_cached ",
-        "catserve_prefix_cache_query_tokens_total ",
-        "catserve_prefix_cache_hit_tokens_total 0\n",
-        "catserve_preemptions_total 0\n",
-        "catserve_budget_changes_total{direction=\"coarser\"} 0\n",
-        "catserve_budget_changes_total{direction=\"finer\"} 0\n",
-        "catserve_model_info{kind=\"cat\",name=\"scripted\"} 1\n"}) {
-    EXPECT_THAT(page, HasSubstr(line));
-  }
-}
-
-TEST(Metrics, ATakenAddressIsAClearError) {
-  const auto first = Metrics::Create("127.0.0.1:0");
-  ASSERT_TRUE(first.ok());
-  const auto second = Metrics::Create("127.0.0.1:" + std::to_string((*first)->port()));
-  ASSERT_FALSE(second.ok());
-  EXPECT_THAT(std::string(second.status().message()), HasSubstr("--metrics_address"));
 }
 
 }  // namespace

@@ -43,7 +43,7 @@ class EngineGoldenTest : public ::testing::TestWithParam<std::string> {
     std::vector<Outcome> outcomes(requests.size());
     for (size_t i = 0; i < requests.size(); ++i) {
       Outcome& outcome = outcomes[i];
-      const auto sink = [&outcome](Event event) { Add(std::move(event), outcome); };
+      const auto sink = [&outcome](const Event& event) { Add(event, outcome); };
       const auto key = engine_->Submit(std::move(requests[i]), sink);
       EXPECT_TRUE(key.ok()) << key.status();
     }
@@ -51,14 +51,14 @@ class EngineGoldenTest : public ::testing::TestWithParam<std::string> {
     return outcomes;
   }
 
-  static void Add(Event event, Outcome& outcome) {
-    if (auto* tokens = std::get_if<TokensEvent>(&event)) {
+  static void Add(const Event& event, Outcome& outcome) {
+    if (const auto* tokens = std::get_if<TokensEvent>(&event)) {
       auto& all = outcome.tokens[tokens->choice];
       all.insert(all.end(), tokens->tokens.begin(), tokens->tokens.end());
-    } else if (auto* scores = std::get_if<ScoresEvent>(&event)) {
+    } else if (const auto* scores = std::get_if<ScoresEvent>(&event)) {
       if (outcome.first_score < 0) outcome.first_score = scores->first;
       outcome.scores.insert(outcome.scores.end(), scores->scores.begin(), scores->scores.end());
-    } else if (auto* finished = std::get_if<FinishedEvent>(&event)) {
+    } else if (const auto* finished = std::get_if<FinishedEvent>(&event)) {
       outcome.reason = finished->reason;
     }
   }

@@ -27,6 +27,7 @@ struct Story {
   std::vector<SampleResult> scores;               // of tokens 1, 2, ..
   std::vector<BudgetChangedEvent> changes;
   int32_t pieces = 0;  // ScoresEvents
+  int32_t preemptions = 0;
   std::optional<FinishedEvent> finished;
 
   std::vector<TokenId> ids(int32_t choice = 0) const {
@@ -57,7 +58,11 @@ struct Story {
     CATSERVE_CHECK(started && e.from_chunk_size != e.to_chunk_size) << "a change that is none";
     changes.push_back(e);
   }
-  void operator()(const FinishedEvent& e) { finished = e; }
+  void operator()(const PreemptedEvent&) { ++preemptions; }
+  void operator()(const FinishedEvent& e) {
+    CATSERVE_CHECK(e.usage.preemptions == preemptions) << "a preemption was not told";
+    finished = e;
+  }
 };
 
 class Driver {

@@ -1,0 +1,54 @@
+// A value published by one thread is read whole by others. Run under TSan, too.
+#include "engine/snapshot.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <atomic>
+#include <thread>
+#include <vector>
+
+namespace catserve {
+namespace {
+
+// Whole if every part says the same.
+using Parts = std::array<int32_t, 51>;  // no whole number of words
+
+Parts All(int32_t value) {
+  Parts parts;
+  parts.fill(value);
+  return parts;
+}
+
+TEST(Snapshot, GivesWhatWasPublishedLast) {
+  Snapshot<Parts> snapshot(All(7));
+  EXPECT_EQ(snapshot.Read(), All(7));
+  for (int32_t i = 0; i < 5; ++i) {
+    snapshot.Publish(All(i));
+    EXPECT_EQ(snapshot.Read(), All(i));
+  }
+}
+
+TEST(Snapshot, IsNeverTorn) {
+  Snapshot<Parts> snapshot(All(0));
+  std::atomic<bool> done = false;
+  std::vector<std::thread> readers;
+  for (int i = 0; i < 3; ++i) {
+    readers.emplace_back([&] {
+      int32_t before = 0;
+      while (!done) {
+        const Parts parts = snapshot.Read();
+        EXPECT_EQ(parts, All(parts[0]));
+        EXPECT_GE(parts[0], before);
+        before = parts[0];
+      }
+    });
+  }
+  for (int32_t value = 1; value <= 300'000; ++value) snapshot.Publish(All(value));
+  done = true;
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(snapshot.Read(), All(300'000));
+}
+
+}  // namespace
+}  // namespace catserve
