@@ -43,7 +43,8 @@ GrpcServer::GrpcServer(const ServerOptions& options, Metrics& metrics)
     : metrics_(metrics),
       live_(2 * (static_cast<size_t>(options.slots) + options.queue_requests_max)),
       generation_({&gate_, &delivery_, &live_, &metrics, options.reader_lag_tokens_max}),
-      models_(gate_, metrics) {}
+      models_(gate_, metrics),
+      kserve_(gate_) {}
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerOptions& options,
                                                               Metrics& metrics) {
@@ -60,12 +61,14 @@ absl::Status GrpcServer::Listen(const ServerOptions& options) {
   builder.AddListeningPort(options.listen_address, grpc::InsecureServerCredentials(), &port_);
   builder.RegisterService(&generation_);
   builder.RegisterService(&models_);
+  builder.RegisterService(&kserve_);
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port_ == 0) {
     return absl::UnavailableError(absl::StrCat(
         "--listen_address=", options.listen_address,
         " cannot be listened on: is another server running there? Use another port, or port 0"));
   }
+  kserve_.Connect(server_->InProcessChannel(grpc::ChannelArguments()));
   SetReady(false);
   server_->GetHealthCheckService()->SetServingStatus("liveness", true);
   sweeper_ = std::thread([this, stall = options.reader_stall] { Sweep(stall); });

@@ -12,6 +12,7 @@
 #include "server/delivery.h"
 #include "server/flags.h"
 #include "server/generation_service.h"
+#include "server/kserve/kserve_service.h"
 #include "server/live_requests.h"
 #include "server/metrics.h"
 #include "server/model_service.h"
@@ -52,6 +53,7 @@ class GrpcServer {
   LiveRequests live_;
   GenerationService generation_;
   ModelService models_;
+  kserve::KServeService kserve_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;  // stops before what it uses
   absl::Notification stopping_;

@@ -13,6 +13,7 @@ int ModelCommand(const Client& client, const std::vector<std::string>& words);
 int LoadCommand(const Client& client, const std::vector<std::string>& words);
 int TokenizeCommand(const Client& client, const std::vector<std::string>& words);
 int ScoreCommand(const Client& client, const std::vector<std::string>& words);
+int PlanCommand(const Client& client, const std::vector<std::string>& words);
 int WaitCommand(const Client& client, const std::vector<std::string>& words);
 
 }  // namespace catserve

@@ -26,3 +26,8 @@ ABSL_FLAG(std::string, cache_salt, "", "generate: share cached prompts only with
 ABSL_FLAG(bool, bypass_prefix_cache, false, "generate: neither read nor fill the prefix cache");
 ABSL_FLAG(bool, stats, false, "generate: tell times and memory on stderr");
 ABSL_FLAG(std::string, file, "", "score: the text; - is stdin");
+ABSL_FLAG(double, requests_per_second, 0, "plan: the load that replicas must carry together");
+ABSL_FLAG(int32_t, prompt_tokens, 256, "plan: tokens of a prompt");
+ABSL_FLAG(int32_t, generated_tokens, 128, "plan: tokens of an answer");
+ABSL_FLAG(double, utilisation, 0.7, "plan: how busy a replica may be; the rest is for bursts");
+ABSL_FLAG(double, measure_seconds, 5, "plan: how long to measure each chunk size");

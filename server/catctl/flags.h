@@ -30,3 +30,8 @@ ABSL_DECLARE_FLAG(std::string, cache_salt);
 ABSL_DECLARE_FLAG(bool, bypass_prefix_cache);
 ABSL_DECLARE_FLAG(bool, stats);
 ABSL_DECLARE_FLAG(std::string, file);
+ABSL_DECLARE_FLAG(double, requests_per_second);
+ABSL_DECLARE_FLAG(int32_t, prompt_tokens);
+ABSL_DECLARE_FLAG(int32_t, generated_tokens);
+ABSL_DECLARE_FLAG(double, utilisation);
+ABSL_DECLARE_FLAG(double, measure_seconds);

@@ -26,6 +26,7 @@ constexpr char kHelp[] = R"(catctl asks a running catserved.
   catctl score --file f.txt --chunk-size 4,8,16        log-probability of a text, for each size
   catctl tokenize "Once upon a time"                   token ids
   catctl load                                          how busy the server is
+  catctl plan --requests-per-second 20                 replicas and memory that a load needs
   catctl wait                                          until the server is ready
   catctl help
 
@@ -45,12 +46,13 @@ absl::StatusOr<Command> FindCommand(const std::vector<std::string>& words) {
   static const std::map<std::string, Command> commands = {
       {"generate", {GenerateCommand, true}}, {"model", {ModelCommand, false}},
       {"score", {ScoreCommand, true}},       {"tokenize", {TokenizeCommand, true}},
-      {"load", {LoadCommand, false}},        {"wait", {WaitCommand, false}}};
+      {"load", {LoadCommand, false}},        {"plan", {PlanCommand, false}},
+      {"wait", {WaitCommand, false}}};
   const auto command = words.empty() ? commands.end() : commands.find(words.front());
   if (command == commands.end()) {
     return absl::InvalidArgumentError(absl::StrCat(
         words.empty() ? "which command?" : absl::StrCat("there is no command ", words.front(), "."),
-        " Use generate, model, score, tokenize, load, wait or help."));
+        " Use generate, model, score, tokenize, load, plan, wait or help."));
   }
   if (!command->second.takes_words && words.size() > 1) {
     return absl::InvalidArgumentError(
