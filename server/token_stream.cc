@@ -7,6 +7,11 @@
 
 namespace catserve {
 
+TokenStream::TokenStream(Parts parts)
+    : parts_(std::move(parts)),
+      in_process_(parts_.context->client_metadata().count(kInProcessHeader) > 0),
+      lag_(parts_.reader_lag_tokens_max) {}
+
 absl::StatusOr<TokenStream*> TokenStream::Start(Parts parts, Request request) {
   LiveRequests& live = *parts.live;
   Engine& engine = *parts.engine;
@@ -103,7 +108,7 @@ void TokenStream::WriteNext() {
   const int32_t tokens_before = parts_.reply->tokens();
   if (write) in_flight_ = parts_.reply->Pop();
   in_flight_tokens_ = tokens_before - parts_.reply->tokens();
-  finishing_ = end_.has_value() && (!write || parts_.reply->empty());
+  finishing_ = end_.has_value() && (!write || (parts_.reply->empty() && !in_process_));
   if (finishing_) {
     parts_.meter->End(end_->error_code(), absl::Now());
     parts_.live->Release(parts_.request_id);  // first: who reads the end may use the id again

@@ -19,6 +19,10 @@
 
 namespace catserve {
 
+// Marks a call that comes through gRPC's in-process transport (see TokenStream::in_process_).
+// From outside it does no harm.
+inline constexpr char kInProcessHeader[] = "catserve-in-process";
+
 // The way of an event: the step thread queues it (Push); the delivery thread turns it into messages
 // and starts a write; gRPC reports the write done and the next one starts. At most one write is
 // under way, so a slow reader stalls nobody; once too many tokens wait for it, its request pauses
@@ -51,8 +55,7 @@ class TokenStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void CancelIfStalled(absl::Time since);
 
  private:
-  explicit TokenStream(Parts parts)
-      : parts_(std::move(parts)), lag_(parts_.reader_lag_tokens_max) {}
+  explicit TokenStream(Parts parts);
 
   void Push(Event event);  // step thread
   void Submitted(RequestKey key);
@@ -67,6 +70,9 @@ class TokenStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void OnDone() override;
 
   const Parts parts_;
+  // The in-process transport loses a message that is not yet read when the status comes: the end
+  // waits until the last message is taken.
+  const bool in_process_;
   std::shared_ptr<TokenStream> self_;  // while gRPC holds a plain pointer
 
   // Delivery thread only.

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "server/refusal.h"
+#include "server/token_stream.h"
 
 namespace catserve::kserve {
 
@@ -10,6 +11,7 @@ InnerCall::InnerCall(v1::Generation::Stub& stub, const v1::GenerateRequest& requ
                      const grpc::CallbackServerContext& outer, Callbacks callbacks)
     : callbacks_(std::move(callbacks)) {
   context_.set_deadline(outer.deadline());
+  context_.AddMetadata(kInProcessHeader, "");
   for (const char* key : {"authorization", "traceparent"}) {
     const auto value = outer.client_metadata().find(key);
     if (value == outer.client_metadata().end()) continue;
