@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -247,15 +248,17 @@ TEST(Stream, ATimeLimitFinishesGently) {
   request.set_time_limit_ms(20);
   GenerateCall call(house.stubs(), request);
   // Steps one by one until the limit has passed in the engine's eyes.
+  std::atomic<bool> ended = false;
   std::thread steps([&] {
-    while (GetLoad(house.stubs()).running_requests() + GetLoad(house.stubs()).waiting_requests() >
-           0) {
+    while (!ended) {
       house.executor().Allow(1);
+      GetLoad(house.stubs());  // takes about as long as a step
     }
   });
   const Generated got = call.Finish();
-  house.executor().Release();
+  ended = true;
   steps.join();
+  house.executor().Release();
   ASSERT_TRUE(got.status.ok()) << got.status.error_message();
   const v1::FinishReason reason = got.finished().reason();
   // A machine quick enough to make 200 tokens in 20 ms has a right to finish.

@@ -1,27 +1,23 @@
-#!/usr/bin/env python3
-"""Triton's own client, unchanged, at the real server over a real socket.
-
-    tests/kserve/tritonclient_test.py BUILD_DIR     needs tritonclient[grpc] and numpy
-"""
+"""Triton's own client, unchanged, against the real server: the example of docs/kserve.md too."""
 
 import contextlib
-import pathlib
+import io
 import queue
-import sys
-import types
+import re
 import unittest
+from importlib import metadata
 
+import chart
 import numpy as np
 import tritonclient.grpc as triton
+from report import validated
+from server import MODEL as MODEL_DIRECTORY
+from server import Server
 from tritonclient.utils import InferenceServerException
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-from serve_bench.harness import Server  # pylint: disable=wrong-import-position
-
-BUILD = pathlib.Path("build/release")
-MODEL = "english-tiny"
+MODEL = MODEL_DIRECTORY.name
 PROMPT = "Once upon a time"
+CLIENT = f"tritonclient {metadata.version('tritonclient')}"
 
 
 def text_input(text):
@@ -48,15 +44,18 @@ def parameter(result, name):
 class TritonClient(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.stack = contextlib.ExitStack()
-        place = types.SimpleNamespace(build=BUILD, model=lambda name: ROOT / "models" / name)
-        server = cls.stack.enter_context(Server(place, MODEL))
-        cls.client = cls.stack.enter_context(
-            contextlib.closing(triton.InferenceServerClient(server.address)))
+        cls.server = Server()
+        cls.enterClassContext(cls.server)
+        cls.client = cls.enterClassContext(
+            contextlib.closing(triton.InferenceServerClient(cls.server.address)))
 
-    @classmethod
-    def tearDownClass(cls):
-        cls.stack.close()
+    def test_the_example_of_the_page_prints_a_text(self):
+        page = (chart.ROOT / "docs/kserve.md").read_text()
+        example = re.search(r"```python\n(.*?)```", page, re.S)[1]
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(example.replace("127.0.0.1:8500", self.server.address), {})
+        self.assertGreater(len(printed.getvalue()), 20)
 
     def test_it_finds_the_server_and_the_model(self):
         self.assertTrue(self.client.is_server_live())
@@ -68,6 +67,7 @@ class TritonClient(unittest.TestCase):
         config = self.client.get_model_config(MODEL, as_json=True)["config"]
         self.assertTrue(config["model_transaction_policy"]["decoupled"])
         self.assertIn("16", config["parameters"]["chunk_sizes"]["string_value"].split(","))
+        validated("KServe v2: live, ready, metadata, config", CLIENT)
 
     def test_an_inference_brings_text_and_what_it_cost_at_each_chunk_size(self):
         peaks = {}
@@ -84,6 +84,7 @@ class TritonClient(unittest.TestCase):
             peaks[chunk_size] = parameter(answer, "kv_bytes_peak")
             self.assertLess(peaks[chunk_size], parameter(answer, "kv_bytes_dense_twin"))
         self.assertLess(peaks[16], peaks[4])
+        validated("KServe v2: ModelInfer", CLIENT)
 
     def test_a_stream_says_the_same_in_pieces(self):
         parameters = {"max_tokens": 40, "chunk_size": 8, "temperature": 0.0, "ignore_eos": True}
@@ -107,6 +108,7 @@ class TritonClient(unittest.TestCase):
             self.client.stop_stream()
         self.assertEqual(text, text_of(whole))
         self.assertGreater(pieces, 1)
+        validated("KServe v2: ModelStreamInfer", CLIENT)
 
     def test_ids_in_ids_out_and_only_what_was_asked_for(self):
         answer = self.client.infer(MODEL, [ids_input([5, 6, 7])],
@@ -147,9 +149,3 @@ class TritonClient(unittest.TestCase):
         self.assertEqual(ids, 4)
         self.assertEqual(len(errors), 1)
         self.assertIn("INVALID_ARGUMENT", errors[0])
-
-
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        BUILD = pathlib.Path(sys.argv.pop(1))
-    unittest.main(verbosity=2)
