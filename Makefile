@@ -8,7 +8,7 @@ METRICS ?= 127.0.0.1:9500
 export CCACHE_DIR ?= $(CURDIR)/.cache/ccache
 export CCACHE_MAXSIZE ?= 2G
 
-.PHONY: help deps build demo test check check-deploy serve bench bench-serve evaluate format clean
+.PHONY: help deps build demo test check check-deploy soak serve bench bench-serve evaluate format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ check: deps  ## format, clang-tidy, short fuzzing, ThreadSanitizer, Address- and
 
 check-deploy: build  ## chart, container, rules, dashboard, Python client against their own validators
 	@tools/check_deploy.sh $(BUILD)
+
+soak: deps  ## half an hour of mixed load under sanitizers (SOAK_SECONDS=1800)
+	@tools/soak.sh
 
 serve: build  ## keep a server running (MODEL=..., LISTEN=..., METRICS=...); Ctrl-C ends it
 	@exec $(BUILD)/server/catserved --model=$(MODEL) --listen_address=$(LISTEN) \

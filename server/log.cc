@@ -14,6 +14,8 @@
 namespace catserve {
 namespace {
 
+int log_descriptor = STDERR_FILENO;  // set before there are threads
+
 bool IsPlain(absl::string_view value) {
   return !value.empty() && std::all_of(value.begin(), value.end(), [](char c) {
     return absl::ascii_isgraph(c) && c != '"' && c != '=' && c != '\\';
@@ -27,7 +29,7 @@ void Write(absl::string_view severity, absl::string_view event,
   const std::string line =
       absl::StrCat("time=", time, " ", FormatLogLine(severity, event, fields), "\n");
   // One call, so that lines of several threads do not mix. A log that cannot be written is lost.
-  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
+  [[maybe_unused]] const ssize_t written = ::write(log_descriptor, line.data(), line.size());
 }
 
 }  // namespace
@@ -51,6 +53,10 @@ void PrepareLog() {
   int opened = 0;
   while (opened >= 0 && opened <= STDERR_FILENO) opened = ::open("/dev/null", O_RDWR);
   if (opened > STDERR_FILENO) ::close(opened);
+  // A library was quicker: what the process was started with has no such mark.
+  if ((::fcntl(STDERR_FILENO, F_GETFD) & FD_CLOEXEC) != 0) {
+    log_descriptor = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
+  }
 }
 
 void LogInfo(absl::string_view event, std::initializer_list<LogField> fields) {

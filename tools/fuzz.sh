@@ -4,6 +4,7 @@
 # What is found is written to build/fuzz/artifacts, and the run fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1  # objects that tools/fuzz_planted.sh finds again
 seconds=$1
 shift
 targets=("$@")

@@ -126,6 +126,7 @@ std::vector<RequestPtr> Scheduler::PrefillsInTurn() const {
   std::stable_sort(prefills.begin(), prefills.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<RequestPtr> in_turn;
+  in_turn.reserve(prefills.size());
   for (auto& [place, request] : prefills) in_turn.push_back(std::move(request));
   return in_turn;
 }

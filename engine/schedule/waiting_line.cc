@@ -63,7 +63,7 @@ RequestPtr WaitingLine::Walk::Next() {
   if (cursors_.empty()) return nullptr;
   Cursor cursor = cursors_.top();
   cursors_.pop();
-  const RequestPtr request = *cursor.next++;
+  RequestPtr request = *cursor.next++;
   if (!request->started_at) cursor.time += request->work;
   if (cursor.next != cursor.end) cursors_.push(cursor);
   return request;

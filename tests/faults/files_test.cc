@@ -82,7 +82,7 @@ class LoggingTo {
   explicit LoggingTo(const std::string& redirection)
       : process_({"/bin/bash", "-c",
                   absl::StrCat("exec ", ServerBinary(), " --model=", kModel,
-                               " --listen_address=127.0.0.1:0 --metrics_address=127.0.0.1:0",
+                               " --listen_address=127.0.0.1:0 --metrics_address=",
                                " --threads=2 --port_file=", directory_.File("port"), " ",
                                redirection)}) {}
 
@@ -99,8 +99,7 @@ class LoggingTo {
 };
 
 // Serves, answers, and drains with code 0.
-void ExpectServes(const std::string& redirection) {
-  LoggingTo server(redirection);
+void ExpectServes(LoggingTo& server) {
   Stubs stubs(server.Address());
   using grpc::health::v1::HealthCheckResponse;
   while (CheckHealth(stubs, "readiness") != HealthCheckResponse::SERVING) continue;
@@ -114,12 +113,26 @@ void ExpectServes(const std::string& redirection) {
   EXPECT_EQ(server.process().Wait(), 0);
 }
 
-TEST(Files, AFullDiskForLogsStopsNothing) { ExpectServes("2>/dev/full"); }
+TEST(Files, AFullDiskForLogsStopsNothing) {
+  LoggingTo server("2>/dev/full");
+  ExpectServes(server);
+}
 
-TEST(Files, ALogReaderThatDiedStopsNothing) { ExpectServes("2> >(exit 0)"); }
+TEST(Files, ALogReaderThatDiedStopsNothing) {
+  LoggingTo server("2> >(exit 0)");
+  ExpectServes(server);
+}
 
-// Without a stderr the next file or connection gets its number, and log lines would go there.
-TEST(Files, AClosedStderrSendsNoLogLinesElsewhere) { ExpectServes("0<&- 1>&- 2>&-"); }
+// Without a stderr the next file or connection would get its number, and the log's lines.
+TEST(Files, AClosedStderrSendsNoLogLinesElsewhere) {
+  LoggingTo without_any("0<&- 1>&- 2>&-");
+  ASSERT_FALSE(without_any.Address().empty());
+  const std::string stderr_link = absl::StrCat("/proc/", without_any.process().pid(), "/fd/2");
+  EXPECT_EQ(std::filesystem::read_symlink(stderr_link), "/dev/null");
+  ExpectServes(without_any);
+  LoggingTo without_stderr("2>&-");
+  ExpectServes(without_stderr);
+}
 
 }  // namespace
 }  // namespace catserve::testing
