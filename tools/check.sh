@@ -1,15 +1,8 @@
 #!/usr/bin/env bash
-<<<<<<< HEAD
-# What CI runs after the tests: layout, clang-tidy, short fuzzing, the metrics through a real
-# Prometheus, then the tests again under ThreadSanitizer (what has threads below the server) and
-# Address- and UBSanitizer (all of it). Between them chart, container, rules, dashboard and Python
-# client by their own validators.
-=======
-# What CI runs after the tests: layout, clang-tidy, fuzzing, then
-# the tests again under ThreadSanitizer (what has threads below the server) and Address- and
-# UBSanitizer (all of it), and the mixed load for two minutes.
-# Between them chart, container, rules, dashboard and Python client by their own validators.
->>>>>>> 7adb64f (all2)
+# What CI runs after the tests: layout, clang-tidy, fuzzing, the metrics through a real Prometheus,
+# then the tests again under ThreadSanitizer (what has threads below the server), the mixed load for
+# two minutes, and the tests under Address- and UBSanitizer (all of it). Between them chart,
+# container, rules, dashboard and Python client by their own validators.
 # Stops at the first failure; the last thing it prints is ctest's own summary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -33,18 +26,13 @@ tools/check_deploy.sh build/release
 stage "fuzzing: $fuzz_seconds s for each target"
 tools/fuzz.sh "$fuzz_seconds"
 
-<<<<<<< HEAD
 stage "Prometheus scrapes the server: every metric against what the load generator counted"
 tools/build.sh release catserved catctl serve_load write_checkpoint
 python3 tests/operations/prometheus_test.py build/release "$(tools/install_prometheus.sh)"
 
 stage "ThreadSanitizer: what has threads below the server"
-threaded=(engine_test snapshot_test engine_golden_test thread_pool_test rows_contract_test
-=======
-stage "ThreadSanitizer: what has threads below the server"
-threaded=(engine_test engine_golden_test engine_soak_test thread_pool_test rows_contract_test
->>>>>>> 7adb64f (all2)
-  attention_contract_test)
+threaded=(engine_test snapshot_test engine_golden_test engine_soak_test thread_pool_test
+  rows_contract_test attention_contract_test)
 tools/build.sh tsan "${threaded[@]}"
 ctest --test-dir build/tsan --output-on-failure -j "$jobs" \
   -R "^($(IFS='|' && echo "${threaded[*]}"))\$"
