@@ -6,8 +6,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=.cache/deploy
 requirements=tools/deploy_requirements.txt
-packages=(prometheus)
+packages=(buildah golang-github-containers-common golang-github-containers-image
+  libgpgme11 libsubid4)
 mkdir -p "$cache"
+tools/install_prometheus.sh >/dev/null
 
 # Installs under a name that says what was asked for, so that a change installs anew.
 stamp=$cache/installed-$(cat "$requirements" "$0" | sha256sum | cut -c 1-16)

@@ -79,6 +79,17 @@ class Security(unittest.TestCase):
                          [[{"port": "grpc"}], [{"port": "metrics"}]])
         self.assertTrue(all(rule["from"] for rule in policy["ingress"]), "an empty list: all")
 
+    def test_helm_test_may_always_call(self):
+        peers = [{"namespaceSelector": {"matchLabels": {"team": "a"}}}]
+        release = Release(networkPolicy={"clients": peers})
+        allowed = release.find("NetworkPolicy")["spec"]["ingress"][0]["from"]
+        self.assertEqual(allowed[:1], peers)
+        self.assertLessEqual(
+            allowed[1]["podSelector"]["matchLabels"].items(),
+            release.find("Pod", "catserve-test")["metadata"]["labels"].items())
+        quiet = Release(networkPolicy={"clients": peers}, tests={"enabled": False})
+        self.assertEqual(quiet.find("NetworkPolicy")["spec"]["ingress"][0]["from"], peers)
+
     def test_tls_and_tokens_come_from_secrets_as_folders(self):
         release = Release(tls={"secretName": "pair"}, tokens={"secretName": "callers"},
                           tests={"tokenSecretName": "one"})
@@ -90,7 +101,10 @@ class Security(unittest.TestCase):
         mounts = {m["mountPath"]: m for m in release.container["volumeMounts"]}
         for path in ("/etc/catserve-tls", "/etc/catserve-tokens"):
             self.assertNotIn("subPath", mounts[path], "a subPath never sees a rotated Secret")
-        token = release.find("Pod", "catserve-test")["spec"]["containers"][0]["env"][0]
+        test = release.find("Pod", "catserve-test")["spec"]
+        self.assertIn("--tls_ca=/tls/ca.crt", test["containers"][0]["args"])
+        self.assertEqual([i["key"] for i in test["volumes"][0]["secret"]["items"]], ["ca.crt"])
+        token = test["containers"][0]["env"][0]
         self.assertEqual(token["valueFrom"]["secretKeyRef"], {"name": "one", "key": "token"})
 
     def test_mutual_tls(self):

@@ -1,6 +1,7 @@
 """The sets of deploy/values: rendered as deploy/rendered says, valid for several Kubernetes."""
 
 import collections
+import importlib.metadata
 import json
 import pathlib
 import unittest
@@ -9,6 +10,7 @@ import chart
 import helm_python
 import jsonschema
 import kubernetes_validate
+import yaml
 from report import validated
 
 # The oldest that the chart allows, one between, the newest that the validator knows.
@@ -56,6 +58,17 @@ class RenderedSets(unittest.TestCase):
         self.assertEqual(set(seen), set(CUSTOM["$defs"]), "some kind is in no set")
         validated(f"custom resources: {', '.join(sorted(seen))}",
                   "own schema (tests/deploy/custom_resources.schema.json), not their CRDs")
+
+    def test_every_configuration_file_fits_the_servers_schema(self):
+        schema = json.loads((chart.ROOT / "server/config.schema.json").read_text())
+        files = [yaml.safe_load(item["data"]["catserve.yaml"])
+                 for values in self.sets.values() for item in chart.objects(values)
+                 if "catserve.yaml" in item.get("data", {})]
+        self.assertEqual(len(files), len(self.sets))
+        for file in files:
+            jsonschema.validate(file, schema)
+        validated(f"{len(files)} configuration files", "server/config.schema.json, jsonschema "
+                  + importlib.metadata.version("jsonschema"))
 
     def test_the_validator_finds_a_misspelt_field(self):
         pod = chart.Release().find("Deployment")

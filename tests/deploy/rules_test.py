@@ -33,7 +33,7 @@ class Rules(unittest.TestCase):
         code, output = promtool("check", "rules", RULES)
         self.assertEqual(code, 0, output)
         found = re.search(r"(\d+ rules) found", output)
-        validated(found[1], f"check rules, {prometheus.version()}")
+        validated(found[1], f"promtool {prometheus.version()} check rules")
 
     def test_each_alert_fires_when_it_must_and_only_then(self):
         stories = STORIES.read_text()
@@ -45,7 +45,8 @@ class Rules(unittest.TestCase):
         fired = {test["alertname"] for story in yaml.safe_load(stories)["tests"]
                  for test in story.get("alert_rule_test", []) if test.get("exp_alerts")}
         self.assertEqual(fired, {alert["alert"] for alert in alerts()})
-        validated(f"unit tests of {len(fired)} alerts", f"test rules, {prometheus.version()}")
+        validated(f"unit tests of {len(fired)} alerts",
+                  f"promtool {prometheus.version()} test rules")
 
     def test_each_alert_has_a_runbook(self):
         text = (chart.ROOT / "docs/runbooks.md").read_text()

@@ -6,10 +6,30 @@ import signal
 import subprocess
 import tempfile
 import time
+import urllib.request
 
 import chart
 
 MODEL = chart.ROOT / "models/english-tiny"
+
+
+def programs():
+    """The folder of catserved and catctl."""
+    return pathlib.Path(os.environ["CATSERVE_BUILD"]) / "server"
+
+
+def make_secrets(folder):
+    """Fills a folder: tls.crt, tls.key and ca.crt of localhost, tokens.yaml. The caller's token."""
+    folder = pathlib.Path(folder)
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=catserve",
+                    "-addext", "subjectAltName=DNS:localhost", "-keyout", folder / "tls.key",
+                    "-out", folder / "tls.crt"], check=True, capture_output=True)
+    (folder / "ca.crt").write_bytes((folder / "tls.crt").read_bytes())
+    made = subprocess.run([programs() / "catctl", "token", "--owner=team-a",
+                           f"--token_file={folder}/token"], check=True, capture_output=True)
+    (folder / "tokens.yaml").write_bytes(made.stdout)
+    return (folder / "token").read_text().strip()
 
 
 class Server:
@@ -22,20 +42,27 @@ class Server:
 
     def __enter__(self):
         folder = pathlib.Path(self._folder.name)
-        programs = pathlib.Path(os.environ["CATSERVE_BUILD"]) / "server"
         with open(folder / "log", "w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
-                [programs / "catserved", f"--model={MODEL}", "--listen_address=127.0.0.1:0",
+                [programs() / "catserved", f"--model={MODEL}", "--listen_address=127.0.0.1:0",
                  "--metrics_address=127.0.0.1:0", f"--port_file={folder}/port", *self._flags],
                 stderr=log)
-        while not (folder / "port").exists():
+        while not (folder / "port").exists() or not self._ready():
             if self._process.poll() is not None:
                 raise RuntimeError((folder / "log").read_text())
             time.sleep(0.05)
-        self.address = f"127.0.0.1:{(folder / 'port').read_text().strip()}"
-        self.metrics_address = f"127.0.0.1:{(folder / 'port.metrics').read_text().strip()}"
-        subprocess.run([programs / "catctl", "wait", f"--server={self.address}"], check=True)
+        self.port = (folder / "port").read_text().strip()
+        self.address = f"127.0.0.1:{self.port}"
         return self
+
+    @property
+    def metrics_address(self):
+        """Where its metrics are read."""
+        return f"127.0.0.1:{(pathlib.Path(self._folder.name) / 'port.metrics').read_text().strip()}"
+
+    def _ready(self):
+        with urllib.request.urlopen(f"http://{self.metrics_address}/metrics") as page:
+            return b"\ncatserve_ready 1\n" in page.read()
 
     def __exit__(self, *_):
         self._process.send_signal(signal.SIGTERM)

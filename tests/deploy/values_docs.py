@@ -3,9 +3,13 @@ sources: values.yaml and server/config.schema.json."""
 
 import json
 import re
+import sys
 
 import chart
 import yaml
+
+sys.path.insert(0, str(chart.ROOT / "tools"))
+import make_dashboard  # noqa: E402
 
 README = chart.CHART / "README.md"
 SCHEMA = chart.CHART / "values.schema.json"
@@ -78,6 +82,7 @@ def schema():
 def write():
     README.write_text(readme())
     SCHEMA.write_text(schema())
+    (chart.CHART / "files/dashboard.json").write_text(make_dashboard.text())
     chart.loaded.cache_clear()
     for name, values in chart.value_sets().items():
         (chart.RENDERED / f"{name}.yaml").write_text(chart.rendered_set(name, values))

@@ -15,10 +15,10 @@ imagePullSecrets:
 {{ include "catserve.placement" . }}
 {{- if .Values.model.download.url }}
 initContainers:
-  - {{- include "catserve.downloader" . | nindent 4 }}
+  - {{ include "catserve.downloader" . | nindent 4 | trim }}
 {{- end }}
 containers:
-  - {{- include "catserve.container" . | nindent 4 }}
+  - {{ include "catserve.container" . | nindent 4 | trim }}
 volumes:
   {{- include "catserve.volumes" . | nindent 2 }}
 {{- end }}
@@ -160,7 +160,7 @@ args:
     tar -xf /model/.archive -C /model
     rm /model/.archive
 resources:
-  requests: {cpu: 500m, memory: 256Mi}
+  requests: {cpu: 500m, memory: 256Mi, ephemeral-storage: {{ .Values.model.download.sizeLimit }}}
   limits: {memory: 256Mi}
 securityContext:
   {{- include "catserve.containerSecurity" . | nindent 2 }}
