@@ -22,9 +22,10 @@ th,td{padding:.25em .9em .25em 0;white-space:nowrap;vertical-align:top}
 td{border-bottom:1px solid #eaeef2}
 .n{text-align:right;font-variant-numeric:tabular-nums}
 small{display:block;color:#8c959f;font:11px ui-monospace,monospace}
-.bar{position:relative;width:340px;height:1.1em;margin-top:.15em;background:#f6f8fa}
+.bar{position:relative;width:280px;height:1.1em;margin-top:.15em;background:#f6f8fa}
 .bar i,.key i{position:absolute;top:0;bottom:0}
 .key i{position:static;display:inline-block;width:.8em;height:.8em;margin:0 .35em 0 1em}
+.key i:first-child{margin-left:0}
 .queue{background:#c4ccd4}.prefill{background:#4c8dd6}.decode{background:#58b368}
 .reading{background:#f0c36d}
 .bar .budget,.bar .preempted,.bar .paused{width:2px}
@@ -157,7 +158,7 @@ std::string SlowestTable(const DebugView& view) {
   if (view.slowest.empty()) return html + "<p>None has ended.</p>\n";
   absl::StrAppend(&html, "<table><tr><th>request, trace</th><th>method</th><th>end</th>",
                   "<th class=\"n\">took</th>", kTokenHeads,
-                  "<th class=\"n\">KV at most</th><th class=\"n\">prefill pieces</th>",
+                  "<th class=\"n\">KV at most</th><th class=\"n\">pieces</th>",
                   "<th class=\"n\">chunks</th><th>timeline</th></tr>\n");
   const absl::Duration longest = Longest(view.slowest, view.now);
   for (const RequestTrace& trace : view.slowest) {
