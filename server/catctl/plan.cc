@@ -69,6 +69,7 @@ MeasuredReplica Measure(Measurement& measurement, int32_t streams, double second
   const absl::Time start = absl::Now();
   measurement.stop = start + absl::Seconds(seconds);
   std::vector<std::thread> threads;
+  threads.reserve(streams);
   for (int32_t i = 0; i < streams; ++i) {
     threads.emplace_back([&measurement, i] { RunStream(measurement, static_cast<uint32_t>(i)); });
   }
@@ -126,7 +127,7 @@ struct Replica {
 grpc::Status Ask(const Client& client, Replica& replica) {
   {
     Call call;
-    const grpc::Status status = client.models->GetModel(&call.context, {}, &replica.model);
+    grpc::Status status = client.models->GetModel(&call.context, {}, &replica.model);
     if (!status.ok()) return status;
   }
   Call call;
