@@ -1,6 +1,7 @@
 #include "server/log.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -28,6 +29,10 @@ void Write(absl::string_view severity, absl::string_view event,
       absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
   const std::string line =
       absl::StrCat("time=", time, " ", FormatLogLine(severity, event, fields), "\n");
+  // A pipe that nobody reads must not stop who logs: one that is ready takes a line without
+  // waiting.
+  pollfd ready{.fd = log_descriptor, .events = POLLOUT, .revents = 0};
+  if (::poll(&ready, 1, /*timeout=*/0) != 1) return;
   // One call, so that lines of several threads do not mix. A log that cannot be written is lost.
   [[maybe_unused]] const ssize_t written = ::write(log_descriptor, line.data(), line.size());
 }

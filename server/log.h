@@ -24,7 +24,7 @@ struct LogField {
   std::string value;
 };
 
-// Thread-safe; a line is written whole.
+// Thread-safe; a line is written whole, or not at all where nobody takes it at once.
 void LogInfo(absl::string_view event, std::initializer_list<LogField> fields = {});
 void LogWarning(absl::string_view event, std::initializer_list<LogField> fields = {});
 void LogError(absl::string_view event, std::initializer_list<LogField> fields = {});

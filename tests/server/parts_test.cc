@@ -1,6 +1,8 @@
 // The server's small parts: flags, model card, log lines, sizes.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "server/dial.h"
 #include "server/flags.h"
@@ -145,6 +147,21 @@ TEST(ModelCard, AnAbsentFileIsAnEmptyCardAHugeOneAnError) {
   EXPECT_TRUE(LoadModelCard(directory.path()).ok());
   directory.Write("card.json", std::string(kCardBytesMax + 1, ' '));
   EXPECT_THAT(Message(LoadModelCard(directory.path()).status()), HasSubstr("1 MiB"));
+}
+
+TEST(Log, APipeThatNobodyReadsStopsNobody) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const int kept = dup(STDERR_FILENO);
+  dup2(ends[1], STDERR_FILENO);
+  for (int i = 0; i < 5000; ++i) LogInfo("nobody_reads", {{"line", i}});  // more than it holds
+  dup2(kept, STDERR_FILENO);
+  close(kept);
+  close(ends[1]);
+  char first[32] = {};
+  EXPECT_EQ(read(ends[0], first, 5), 5);
+  EXPECT_STREQ(first, "time=");
+  close(ends[0]);
 }
 
 TEST(Log, ValuesCannotForgeLines) {
