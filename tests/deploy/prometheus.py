@@ -69,7 +69,7 @@ class Prometheus:
             stderr=self._log)
 
     def __enter__(self):
-        self.wait_for("up", 1)
+        self.wait_for("up == 1")
         return self
 
     def __exit__(self, *_):
@@ -84,10 +84,10 @@ class Prometheus:
         with urllib.request.urlopen(url) as reply:
             return json.load(reply)["data"]["result"]
 
-    def now(self, expression):
-        """Labels (as a sorted tuple) to value."""
+    def at(self, moment, expression):
+        """Labels (as a sorted tuple) to value, at a time."""
         return {tuple(sorted(s["metric"].items())): float(s["value"][1])
-                for s in self.ask("query", query=expression)}
+                for s in self.ask("query", query=expression, time=moment)}
 
     def samples(self, expression, start, end):
         """Values of all series between two times, one a second; NaN (0/0 when idle) left out."""
@@ -95,14 +95,13 @@ class Prometheus:
         values = [float(v) for series in result for _, v in series["values"]]
         return [v for v in values if v == v]
 
-    def wait_for(self, expression, value):
-        """Until the sum of an expression has the value; gives up after a long time."""
-        last = None
+    def wait_for(self, condition):
+        """Until a condition holds; gives up after a long time. Returns the moment."""
         for _ in range(PATIENCE_SECONDS * 5):
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                last = self.now(f"sum({expression})").get(())
-            if last == value:
-                return
+                moment = time.time()
+                if self.at(moment, condition):
+                    return moment
             time.sleep(0.2)
-        raise TimeoutError(f"{expression} is {last}, not {value}; prometheus: "
+        raise TimeoutError(f"not seen: {condition}; prometheus: "
                            f"{pathlib.Path(self._log.name).read_text()[-2000:]}")
