@@ -187,15 +187,6 @@ absl::Status CheckFits(const ModelGeometry& model, const EngineOptions& options,
                 options.kv_pages, " there are; ask for less");
 }
 
-// RESOURCE_EXHAUSTED with when to try again.
-absl::Status ComeBack(const std::string& why, absl::Duration retry_after) {
-  const int64_t milliseconds = absl::ToInt64Milliseconds(retry_after);
-  absl::Status status =
-      absl::ResourceExhaustedError(absl::StrCat(why, "; try again in ", milliseconds, " ms"));
-  status.SetPayload(kRetryAfterPayload, absl::Cord(absl::StrCat(milliseconds)));
-  return status;
-}
-
 }  // namespace
 
 absl::Status ValidateOptions(const ModelGeometry& model, const EngineOptions& options) {
@@ -239,6 +230,14 @@ absl::Status ValidateRequest(const ModelGeometry& model, const EngineOptions& op
       InRange("priority", request.priority, -kPriorityMax, kPriorityMax),
   });
   return checks.ok() ? CheckFits(model, options, request) : checks;
+}
+
+absl::Status ComeBack(const std::string& why, absl::Duration retry_after) {
+  const int64_t milliseconds = absl::ToInt64Milliseconds(retry_after);
+  absl::Status status =
+      absl::ResourceExhaustedError(absl::StrCat(why, "; try again in ", milliseconds, " ms"));
+  status.SetPayload(kRetryAfterPayload, absl::Cord(absl::StrCat(milliseconds)));
+  return status;
 }
 
 absl::Status QueueFull(int32_t requests_max, int32_t waiting, absl::Duration retry_after) {

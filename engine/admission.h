@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -30,6 +31,9 @@ absl::Status ValidateOptions(const ModelGeometry& model, const EngineOptions& op
 // naming the field as the public API spells it, its value and what is allowed.
 absl::Status ValidateRequest(const ModelGeometry& model, const EngineOptions& options,
                              const Request& request);
+
+// RESOURCE_EXHAUSTED: `why`, to be tried again after `retry_after`.
+absl::Status ComeBack(const std::string& why, absl::Duration retry_after);
 
 // RESOURCE_EXHAUSTED: `waiting` requests wait where `requests_max` may; to be tried again after
 // `retry_after`.

@@ -5,6 +5,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "server/command_line.h"
+#include "server/config/address.h"
 
 ABSL_FLAG(std::string, model, "", "model directory: config.json, weights, tokenizer; required");
 ABSL_FLAG(std::string, listen_address, "127.0.0.1:8500",
@@ -32,6 +33,9 @@ ABSL_FLAG(std::string, default_budget, "auto",
           "budget of a request that names none: auto or a chunk size the model offers");
 ABSL_FLAG(double, drain_seconds, 30, "how long running requests may go on after SIGTERM");
 ABSL_FLAG(double, keepalive_seconds, 30, "ping silent clients this often; 1 to 7200");
+ABSL_FLAG(
+    std::string, config, "",
+    "YAML file for the rest: TLS, callers' tokens, limits of connections (docs/operations.md)");
 
 namespace catserve {
 namespace {
@@ -58,15 +62,9 @@ absl::Status CheckChoice(absl::string_view flag, absl::string_view value,
 }
 
 absl::Status CheckAddress(absl::string_view flag, absl::string_view address) {
-  const size_t colon = address.rfind(':');
-  int32_t port = -1;
-  if (colon != absl::string_view::npos && colon > 0 &&
-      absl::SimpleAtoi(address.substr(colon + 1), &port) && port >= 0 && port <= 65535) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", address,
-                                                 " is no address: write host:port with a port from "
-                                                 "0 to 65535, for example 127.0.0.1:8500"));
+  const absl::Status status = ReadAddress(address).status();
+  if (status.ok()) return status;
+  return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", address, " ", status.message()));
 }
 
 absl::Status CheckRanges(const ServerOptions& options) {
@@ -132,6 +130,11 @@ absl::StatusOr<ServerOptions> ReadServerFlags(const std::vector<std::string>& ar
     return absl::InvalidArgumentError("--model is missing: write --model=DIRECTORY");
   }
   if (const absl::Status ranges = CheckRanges(options); !ranges.ok()) return ranges;
+  if (const std::string file = absl::GetFlag(FLAGS_config); !file.empty()) {
+    absl::StatusOr<ServerConfig> config = LoadServerConfig(file);
+    if (!config.ok()) return config.status();
+    options.config = *std::move(config);
+  }
   return options;
 }
 
@@ -142,7 +145,7 @@ std::string ServerHelp() {
       DescribeFlags(kFolder),
       "\nExit code: 0 after a drain (SIGTERM, SIGINT), 1 if it cannot serve (ports, memory), 2 if "
       "the\n"
-      "flags or the model's files are wrong.\n");
+      "flags, the configuration or the model's files are wrong.\n");
 }
 
 }  // namespace catserve

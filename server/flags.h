@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/config/config_file.h"
 
 namespace catserve {
 
@@ -27,15 +28,13 @@ struct ServerOptions {
   std::string default_budget;   // "auto" or a chunk size
   absl::Duration drain;
   absl::Duration keepalive;
-  // Without flags: a request pauses while more tokens than this wait for its reader, over all
-  // choices, and a reader that takes nothing for this long is cancelled.
-  int32_t reader_lag_tokens_max = 64;
-  absl::Duration reader_stall = absl::Seconds(60);
+  ServerConfig config;  // of --config
   bool help = false;
 };
 
-// Reads `args` (without the program's name). Checks each flag's range; what depends on the model is
-// checked once it is loaded. Errors: INVALID_ARGUMENT, one line that names the flag and the remedy.
+// Reads `args` (without the program's name), and the configuration file if they name one. Checks
+// each flag's range; what depends on the model is checked once it is loaded. Errors:
+// INVALID_ARGUMENT, one line that names the flag, or the file's line and key, and the remedy.
 absl::StatusOr<ServerOptions> ReadServerFlags(const std::vector<std::string>& args);
 
 // For `catserved --help`.

@@ -11,8 +11,6 @@
 #include "engine/text/utf8.h"
 #include "server/field_names.h"
 #include "server/generate_reply.h"
-#include "server/refusal.h"
-#include "server/request_reader.h"
 #include "server/score_reply.h"
 #include "server/trace_context.h"
 #include "server/wire.h"
@@ -45,47 +43,57 @@ RequestTrace NewTrace(const char* method, absl::Time received, const std::string
 }  // namespace
 
 GenerationService::Stream* GenerationService::StreamOrRefusal(grpc::CallbackServerContext* context,
-                                                              const Method& method,
-                                                              absl::StatusOr<Stream*> stream) {
+                                                              const grpc::ByteBuffer& message,
+                                                              const Method& method) {
+  const absl::Time received = absl::Now();
+  const absl::StatusOr<Caller> caller = parts_.desk.access->Identify(*context);
+  const absl::StatusOr<Stream*> stream =
+      caller.ok() ? (this->*method.start)({*context, message, *caller, received}) : caller.status();
   if (stream.ok()) return *stream;
   AddPushback(*context, stream.status());
   const grpc::Status status = ToGrpc(NameFieldsByPath(*method.request, stream.status()));
-  parts_.metrics->CountRequest(method.name, status.error_code());
+  parts_.desk.metrics->CountRequest(method.name, status.error_code());
   return new Refusal(status);
 }
 
 GenerationService::Stream* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                        const grpc::ByteBuffer* message) {
-  return StreamOrRefusal(context, {"Generate", v1::GenerateRequest::descriptor()},
-                         StartGenerate(*context, *message));
+  return StreamOrRefusal(
+      context, *message,
+      {"Generate", v1::GenerateRequest::descriptor(), &GenerationService::StartGenerate});
 }
 
 GenerationService::Stream* GenerationService::Score(grpc::CallbackServerContext* context,
                                                     const grpc::ByteBuffer* message) {
-  return StreamOrRefusal(context, {"Score", v1::ScoreRequest::descriptor()},
-                         StartScore(*context, *message));
+  return StreamOrRefusal(context, *message,
+                         {"Score", v1::ScoreRequest::descriptor(), &GenerationService::StartScore});
 }
 
-TokenStream::Parts GenerationService::StreamParts(const ServedModel& model,
-                                                  grpc::CallbackServerContext& context,
-                                                  const std::string& id) const {
-  TokenStream::Parts parts{model.engine, parts_.delivery, parts_.live, &context, id};
+TokenStream::Parts GenerationService::StreamParts(const ServedModel& model, const Arrival& arrival,
+                                                  ReadRequest& read) const {
+  Request& request = read.request;
+  request.deadline = Deadline(arrival.context);
+  request.owner = arrival.caller.name;
+  request.cache_salt = OwnSalt(arrival.caller, request.cache_salt);
+  TokenStream::Parts parts{model.engine, parts_.delivery, parts_.live, &arrival.context};
+  parts.request = {request.owner, read.id};
   parts.reader_lag_tokens_max = parts_.reader_lag_tokens_max;
   return parts;
 }
 
 absl::StatusOr<GenerationService::Stream*> GenerationService::StartGenerate(
-    grpc::CallbackServerContext& context, const grpc::ByteBuffer& bytes) {
-  const absl::Time received = absl::Now();
+    const Arrival& arrival) {
   const absl::StatusOr<const ServedModel*> model = parts_.gate->Enter();
   if (!model.ok()) return model.status();
-  const absl::StatusOr<v1::GenerateRequest> message = Parse<v1::GenerateRequest>(bytes);
+  absl::StatusOr<std::unique_ptr<Seat>> seat = arrival.caller.Enter(arrival.received);
+  if (!seat.ok()) return seat.status();
+  const absl::StatusOr<v1::GenerateRequest> message = Parse<v1::GenerateRequest>(arrival.message);
   if (!message.ok()) return message.status();
   absl::StatusOr<ReadRequest> read = ReadGenerate(*message, **model);
   if (!read.ok()) return read.status();
-  Request request = std::move(read->request);
-  request.deadline = Deadline(context);
 
+  TokenStream::Parts parts = StreamParts(**model, arrival, *read);
+  const Request& request = read->request;
   GenerateReply::Options options;
   options.request_id = read->id;
   options.seed = request.sampling.seed;
@@ -93,48 +101,52 @@ absl::StatusOr<GenerationService::Stream*> GenerationService::StartGenerate(
   options.stop_ids = request.stop.stop_ids;
   options.min_tokens = request.stop.min_tokens;
   options.text = std::move(read->text);
-  TokenStream::Parts parts = StreamParts(**model, context, read->id);
-  parts.reply = std::make_unique<GenerateReply>(**model, *parts_.metrics, std::move(options));
+  Metrics& metrics = *parts_.desk.metrics;
+  parts.reply = std::make_unique<GenerateReply>(**model, metrics, std::move(options));
   parts.meter = std::make_unique<RequestMeter>(
-      *parts_.metrics, NewTrace("Generate", received, read->id, request, context));
-  return TokenStream::Start(std::move(parts), std::move(request));
+      metrics, NewTrace("Generate", arrival.received, read->id, request, arrival.context));
+  parts.seat = *std::move(seat);
+  return TokenStream::Start(std::move(parts), std::move(read->request));
 }
 
-absl::StatusOr<GenerationService::Stream*> GenerationService::StartScore(
-    grpc::CallbackServerContext& context, const grpc::ByteBuffer& bytes) {
-  const absl::Time received = absl::Now();
+absl::StatusOr<GenerationService::Stream*> GenerationService::StartScore(const Arrival& arrival) {
   const absl::StatusOr<const ServedModel*> model = parts_.gate->Enter();
   if (!model.ok()) return model.status();
-  const absl::StatusOr<v1::ScoreRequest> message = Parse<v1::ScoreRequest>(bytes);
+  absl::StatusOr<std::unique_ptr<Seat>> seat = arrival.caller.Enter(arrival.received);
+  if (!seat.ok()) return seat.status();
+  const absl::StatusOr<v1::ScoreRequest> message = Parse<v1::ScoreRequest>(arrival.message);
   if (!message.ok()) return message.status();
   absl::StatusOr<ReadRequest> read = ReadScore(*message, **model);
   if (!read.ok()) return read.status();
-  Request request = std::move(read->request);
-  request.deadline = Deadline(context);
 
-  TokenStream::Parts parts = StreamParts(**model, context, read->id);
+  TokenStream::Parts parts = StreamParts(**model, arrival, *read);
   parts.reply = std::make_unique<ScoreReply>(**model, read->id);
   parts.meter = std::make_unique<RequestMeter>(
-      *parts_.metrics, NewTrace("Score", received, read->id, request, context));
-  return TokenStream::Start(std::move(parts), std::move(request));
+      *parts_.desk.metrics,
+      NewTrace("Score", arrival.received, read->id, read->request, arrival.context));
+  parts.seat = *std::move(seat);
+  return TokenStream::Start(std::move(parts), std::move(read->request));
 }
 
 grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
                                                       const grpc::ByteBuffer* message,
                                                       grpc::ByteBuffer* response) {
-  return Answer(context, "Tokenize", Tokens(*message), response, *parts_.metrics);
+  return Answer(parts_.desk, context, "Tokenize", response,
+                [&](const Caller&) { return Tokens(*message); });
 }
 
 grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
                                                         const grpc::ByteBuffer* message,
                                                         grpc::ByteBuffer* response) {
-  return Answer(context, "Detokenize", Text(*message), response, *parts_.metrics);
+  return Answer(parts_.desk, context, "Detokenize", response,
+                [&](const Caller&) { return Text(*message); });
 }
 
 grpc::ServerUnaryReactor* GenerationService::Abort(grpc::CallbackServerContext* context,
                                                    const grpc::ByteBuffer* message,
                                                    grpc::ByteBuffer* response) {
-  return Answer(context, "Abort", EndRequest(*message), response, *parts_.metrics);
+  return Answer(parts_.desk, context, "Abort", response,
+                [&](const Caller& caller) { return EndRequest(caller, *message); });
 }
 
 absl::StatusOr<v1::TokenizeResponse> GenerationService::Tokens(
@@ -182,11 +194,12 @@ absl::StatusOr<v1::DetokenizeResponse> GenerationService::Text(
 }
 
 absl::StatusOr<v1::AbortResponse> GenerationService::EndRequest(
-    const grpc::ByteBuffer& bytes) const {
+    const Caller& caller, const grpc::ByteBuffer& bytes) const {
   const absl::StatusOr<v1::AbortRequest> message = Parse<v1::AbortRequest>(bytes);
   if (!message.ok()) return message.status();
   if (auto status = CheckRequestId(message->request_id()); !status.ok()) return status;
-  const std::shared_ptr<TokenStream> stream = parts_.live->Find(message->request_id());
+  const std::shared_ptr<TokenStream> stream =
+      parts_.live->Find({caller.name, message->request_id()});
   if (stream != nullptr) stream->Abort();
   v1::AbortResponse response;
   response.set_found(stream != nullptr);

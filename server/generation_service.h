@@ -4,11 +4,13 @@
 #include <memory>
 #include <string>
 
+#include "absl/time/time.h"
 #include "catserve/v1/generation.grpc.pb.h"
 #include "google/protobuf/descriptor.h"
 #include "server/delivery.h"
 #include "server/live_requests.h"
-#include "server/metrics.h"
+#include "server/refusal.h"
+#include "server/request_reader.h"
 #include "server/served_model.h"
 #include "server/token_stream.h"
 
@@ -28,7 +30,7 @@ class GenerationService final : public RawGenerationService {
     const Gate* gate = nullptr;
     Delivery* delivery = nullptr;
     LiveRequests* live = nullptr;
-    Metrics* metrics = nullptr;
+    Desk desk;
     int32_t reader_lag_tokens_max = 0;
   };
   explicit GenerationService(Parts parts) : parts_(parts) {}
@@ -43,7 +45,7 @@ class GenerationService final : public RawGenerationService {
   grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
                                        const grpc::ByteBuffer* message,
                                        grpc::ByteBuffer* response) override;
-  // Any caller that knows a request's id may end it.
+  // A caller may end its own requests; those of others are not found.
   grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* context,
                                   const grpc::ByteBuffer* message,
                                   grpc::ByteBuffer* response) override;
@@ -51,23 +53,29 @@ class GenerationService final : public RawGenerationService {
  private:
   using Stream = grpc::ServerWriteReactor<grpc::ByteBuffer>;
 
-  // Without reply and meter.
-  TokenStream::Parts StreamParts(const ServedModel& model, grpc::CallbackServerContext& context,
-                                 const std::string& id) const;
-  absl::StatusOr<Stream*> StartGenerate(grpc::CallbackServerContext& context,
-                                        const grpc::ByteBuffer& message);
-  absl::StatusOr<Stream*> StartScore(grpc::CallbackServerContext& context,
-                                     const grpc::ByteBuffer& message);
+  struct Arrival {  // a streaming call of a known caller
+    grpc::CallbackServerContext& context;
+    const grpc::ByteBuffer& message;
+    const Caller& caller;
+    absl::Time received;
+  };
   struct Method {
     const char* name;
     const google::protobuf::Descriptor* request;
+    absl::StatusOr<Stream*> (GenerationService::*start)(const Arrival&);
   };
-  Stream* StreamOrRefusal(grpc::CallbackServerContext* context, const Method& method,
-                          absl::StatusOr<Stream*> stream);
+  Stream* StreamOrRefusal(grpc::CallbackServerContext* context, const grpc::ByteBuffer& message,
+                          const Method& method);
+  absl::StatusOr<Stream*> StartGenerate(const Arrival& arrival);
+  absl::StatusOr<Stream*> StartScore(const Arrival& arrival);
+  // Makes the request its caller's. Without reply and meter.
+  TokenStream::Parts StreamParts(const ServedModel& model, const Arrival& arrival,
+                                 ReadRequest& read) const;
 
   absl::StatusOr<v1::TokenizeResponse> Tokens(const grpc::ByteBuffer& message) const;
   absl::StatusOr<v1::DetokenizeResponse> Text(const grpc::ByteBuffer& message) const;
-  absl::StatusOr<v1::AbortResponse> EndRequest(const grpc::ByteBuffer& message) const;
+  absl::StatusOr<v1::AbortResponse> EndRequest(const Caller& caller,
+                                               const grpc::ByteBuffer& message) const;
 
   const Parts parts_;
 };

@@ -7,36 +7,38 @@
 
 namespace catserve {
 
-absl::Status LiveRequests::Add(const std::string& id, const std::shared_ptr<TokenStream>& stream) {
+absl::Status LiveRequests::Add(const RequestName& name,
+                               const std::shared_ptr<TokenStream>& stream) {
   absl::MutexLock lock(&mutex_);
   if (streams_.size() >= requests_max_) {
     return absl::ResourceExhaustedError(
         absl::StrCat(requests_max_, " requests are live, their readers are slow; try again later"));
   }
-  if (!ids_.emplace(id, stream.get()).second) {
-    return absl::AlreadyExistsError(absl::StrCat(
-        "request_id \"", id, "\" belongs to a live request; use another one or wait for its end"));
+  if (!names_.emplace(name, stream.get()).second) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("request_id \"", name.id,
+                     "\" belongs to a live request; use another one or wait for its end"));
   }
   streams_.emplace(stream.get(), stream);
   return absl::OkStatus();
 }
 
-void LiveRequests::Release(const std::string& id) {
+void LiveRequests::Release(const RequestName& name) {
   absl::MutexLock lock(&mutex_);
-  ids_.erase(id);
+  names_.erase(name);
 }
 
-void LiveRequests::Remove(const std::string& id, const TokenStream* stream) {
+void LiveRequests::Remove(const RequestName& name, const TokenStream* stream) {
   absl::MutexLock lock(&mutex_);
   streams_.erase(stream);
-  const auto it = ids_.find(id);
-  if (it != ids_.end() && it->second == stream) ids_.erase(it);
+  const auto it = names_.find(name);
+  if (it != names_.end() && it->second == stream) names_.erase(it);
 }
 
-std::shared_ptr<TokenStream> LiveRequests::Find(const std::string& id) const {
+std::shared_ptr<TokenStream> LiveRequests::Find(const RequestName& name) const {
   absl::MutexLock lock(&mutex_);
-  const auto it = ids_.find(id);
-  return it == ids_.end() ? nullptr : streams_.at(it->second).lock();
+  const auto it = names_.find(name);
+  return it == names_.end() ? nullptr : streams_.at(it->second).lock();
 }
 
 void LiveRequests::CancelStalled(absl::Time since) const {

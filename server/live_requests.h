@@ -1,6 +1,7 @@
-// The requests that are neither refused nor done, by id.
+// The requests that are neither refused nor done, by owner and id.
 #pragma once
 
+#include <compare>
 #include <map>
 #include <memory>
 #include <string>
@@ -14,6 +15,14 @@ namespace catserve {
 
 class TokenStream;
 
+// Ids are their owner's own: two owners may use the same one and never learn of it.
+struct RequestName {
+  std::string owner;  // empty: nobody in particular
+  std::string id;
+
+  friend auto operator<=>(const RequestName&, const RequestName&) = default;
+};
+
 // Thread-safe.
 class LiveRequests {
  public:
@@ -21,16 +30,16 @@ class LiveRequests {
   explicit LiveRequests(size_t requests_max) : requests_max_(requests_max) {}
 
   // Errors: ALREADY_EXISTS, RESOURCE_EXHAUSTED.
-  absl::Status Add(const std::string& id, const std::shared_ptr<TokenStream>& stream);
+  absl::Status Add(const RequestName& name, const std::shared_ptr<TokenStream>& stream);
 
-  // Frees the id for another request: the stream's last message is on its way. Once a stream.
-  void Release(const std::string& id);
+  // Frees the name for another request: the stream's last message is on its way. Once a stream.
+  void Release(const RequestName& name);
 
-  // Forgets the stream, its id released or not.
-  void Remove(const std::string& id, const TokenStream* stream);
+  // Forgets the stream, its name released or not.
+  void Remove(const RequestName& name, const TokenStream* stream);
 
   // Null if there is none.
-  std::shared_ptr<TokenStream> Find(const std::string& id) const;
+  std::shared_ptr<TokenStream> Find(const RequestName& name) const;
 
   // Cancels the calls whose readers have not taken a message since before `since`.
   void CancelStalled(absl::Time since) const;
@@ -42,7 +51,8 @@ class LiveRequests {
   const size_t requests_max_;
   mutable absl::Mutex mutex_;
   std::map<const TokenStream*, std::weak_ptr<TokenStream>> streams_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::string, const TokenStream*> ids_ ABSL_GUARDED_BY(mutex_);  // of those not at an end
+  // Of those not at an end.
+  std::map<RequestName, const TokenStream*> names_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace catserve

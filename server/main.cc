@@ -1,6 +1,8 @@
 // catserved: wires backend, model, engine and services together, and drains them on SIGTERM.
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -10,7 +12,10 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "engine/admission.h"
@@ -32,7 +37,7 @@ namespace catserve {
 namespace {
 
 constexpr int kExitFailure = 1;
-constexpr int kExitBadInput = 2;  // flags, or files of the model
+constexpr int kExitBadInput = 2;  // flags, or files of the operator
 
 // What a served model stands on, in order of construction.
 struct House {
@@ -42,10 +47,53 @@ struct House {
   std::unique_ptr<Engine> engine;
 };
 
-struct StopRequest {
+// What the signals' thread and the main thread tell each other.
+struct Signals {
   std::atomic<bool> serving = false;
-  absl::Notification received;
+  absl::Notification stop;
+  absl::Mutex mutex;
+  GrpcServer* server ABSL_GUARDED_BY(mutex) = nullptr;  // null: not there
 };
+
+// The result outlives the signals' thread.
+std::shared_ptr<Signals> ReadSignals(const ServerConfig& config) {
+  const auto signals = std::make_shared<Signals>();
+  SignalEvents events;
+  events.first = [signals](int signal) {
+    LogInfo("signal", {{"number", signal}, {"then", signals->serving ? "drain" : "exit"}});
+    if (!signals->serving) _exit(0);  // nothing runs yet
+    signals->stop.Notify();
+  };
+  const bool something_to_reload =
+      !config.tls.certificate_file.empty() || !config.tokens_file.empty();
+  if (something_to_reload) {
+    events.hangup = [signals] {
+      absl::MutexLock lock(&signals->mutex);
+      if (signals->server != nullptr) signals->server->Reload();
+    };
+  }
+  WatchSignals(std::move(events));
+  return signals;
+}
+
+void SetReloadTarget(Signals& signals, GrpcServer* server) {
+  absl::MutexLock lock(&signals.mutex);
+  signals.server = server;
+}
+
+// Every connection takes two descriptors, and the rest of the process some.
+void RaiseDescriptorLimit(const ConnectionsConfig& connections) {
+  constexpr rlim_t kOthers = 128;
+  const rlim_t wanted = 2 * static_cast<rlim_t>(connections.count_max) + kOthers;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = std::min(wanted, limit.rlim_max);
+  if (setrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur == wanted) return;
+  LogWarning("few_descriptors", {{"connections_count_max", connections.count_max},
+                                 {"needs", wanted},
+                                 {"ulimit_n", limit.rlim_max},
+                                 {"effect", "fewer connections at once"}});
+}
 
 ModelOptions ReadModelOptions(const ServerOptions& options) {
   ModelOptions model;
@@ -156,12 +204,8 @@ absl::Status WritePorts(const ServerOptions& options, int port, int metrics_port
 }
 
 absl::Status Run(const ServerOptions& options) {
-  const auto stop = std::make_shared<StopRequest>();  // outlives the signals' thread
-  WatchSignals([stop](int signal) {
-    LogInfo("signal", {{"number", signal}, {"then", stop->serving ? "drain" : "exit"}});
-    if (!stop->serving) _exit(0);  // nothing runs yet
-    stop->received.Notify();
-  });
+  const std::shared_ptr<Signals> signals = ReadSignals(options.config);
+  RaiseDescriptorLimit(options.config.connections);
   absl::StatusOr<std::unique_ptr<Metrics>> page = Metrics::Create(options.metrics_address);
   if (!page.ok()) return page.status();
   // Never destroyed: its library takes two seconds to stop, the end of the process none.
@@ -169,9 +213,13 @@ absl::Status Run(const ServerOptions& options) {
   House house;  // outlives the server
   absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(options, metrics);
   if (!server.ok()) return server.status();
+  SetReloadTarget(*signals, server->get());
+  const absl::Cleanup forget = [&signals] { SetReloadTarget(*signals, nullptr); };
   LogInfo("listening", {{"address", options.listen_address},
                         {"port", (*server)->port()},
-                        {"metrics_port", metrics.port()}});
+                        {"tls", options.config.tls.certificate_file.empty() ? "off" : "on"},
+                        {"metrics_port", metrics.port()},
+                        {"health_port", (*server)->health_port()}});
   if (absl::Status status = WritePorts(options, (*server)->port(), metrics.port()); !status.ok()) {
     return status;
   }
@@ -180,9 +228,9 @@ absl::Status Run(const ServerOptions& options) {
   if (absl::Status status = LoadModel(options, house, *served); !status.ok()) return status;
   if (absl::Status status = StartEngine(options, house, *served); !status.ok()) return status;
   (*server)->Serve(std::move(served));
-  stop->serving = true;
+  signals->serving = true;
   LogInfo("serving", {{"load_seconds", absl::ToDoubleSeconds(absl::Now() - start)}});
-  stop->received.WaitForNotification();
+  signals->stop.WaitForNotification();
   (*server)->Drain(options.drain);
   LogInfo("stopped");
   return absl::OkStatus();

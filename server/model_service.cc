@@ -88,16 +88,19 @@ v1::GetModelResponse DescribeModel(const ServedModel& model) {
 grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* context,
                                                  const grpc::ByteBuffer*,
                                                  grpc::ByteBuffer* response) {
-  const absl::StatusOr<const ServedModel*> model = gate_.Model();
-  const absl::StatusOr<v1::GetModelResponse> answer =
-      model.ok() ? absl::StatusOr<v1::GetModelResponse>(DescribeModel(**model)) : model.status();
-  return Answer(context, "GetModel", answer, response, metrics_);
+  const auto describe = [this](const Caller&) -> absl::StatusOr<v1::GetModelResponse> {
+    const absl::StatusOr<const ServedModel*> model = gate_.Model();
+    if (!model.ok()) return model.status();
+    return DescribeModel(**model);
+  };
+  return Answer(desk_, context, "GetModel", response, describe);
 }
 
 grpc::ServerUnaryReactor* ModelService::GetLoad(grpc::CallbackServerContext* context,
                                                 const grpc::ByteBuffer*,
                                                 grpc::ByteBuffer* response) {
-  return Answer(context, "GetLoad", DescribeLoad(gate_), response, metrics_);
+  return Answer(desk_, context, "GetLoad", response,
+                [this](const Caller&) { return DescribeLoad(gate_); });
 }
 
 }  // namespace catserve

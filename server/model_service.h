@@ -2,7 +2,7 @@
 #pragma once
 
 #include "catserve/v1/model.grpc.pb.h"
-#include "server/metrics.h"
+#include "server/refusal.h"
 #include "server/served_model.h"
 
 namespace catserve {
@@ -13,7 +13,7 @@ using RawModelService = v1::Models::WithRawCallbackMethod_GetModel<
 class ModelService final : public RawModelService {
  public:
   // REQUIRES: both outlive the service.
-  ModelService(const Gate& gate, Metrics& metrics) : gate_(gate), metrics_(metrics) {}
+  ModelService(const Gate& gate, const Desk& desk) : gate_(gate), desk_(desk) {}
 
   grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context,
                                      const grpc::ByteBuffer* message,
@@ -24,7 +24,7 @@ class ModelService final : public RawModelService {
 
  private:
   const Gate& gate_;
-  Metrics& metrics_;
+  const Desk desk_;
 };
 
 // What GetModel answers.

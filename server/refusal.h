@@ -10,6 +10,7 @@
 #include "engine/admission.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
+#include "server/access.h"
 #include "server/metrics.h"
 #include "server/status.h"
 #include "server/wire.h"
@@ -42,14 +43,25 @@ class Refusal final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   void OnDone() override { delete this; }
 };
 
-// Ends a unary call and counts it. `result` is an absl::StatusOr of the response message.
-template <typename Result>
-grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, const char* method,
-                                 const Result& result, grpc::ByteBuffer* response,
-                                 Metrics& metrics) {
-  const grpc::Status status = ToGrpc(result.status());
-  if (status.ok()) *response = SerializeBytes(*result);
-  metrics.CountRequest(method, status.error_code());
+// What every method asks first and tells last. Both outlive it.
+struct Desk {
+  const Access* access = nullptr;
+  Metrics* metrics = nullptr;
+};
+
+// Answers a unary call and counts it: `ask` turns a known caller into an absl::StatusOr of the
+// response message.
+template <typename Ask>
+grpc::ServerUnaryReactor* Answer(const Desk& desk, grpc::CallbackServerContext* context,
+                                 const char* method, grpc::ByteBuffer* response, const Ask& ask) {
+  const absl::StatusOr<Caller> caller = desk.access->Identify(*context);
+  grpc::Status status = ToGrpc(caller.status());
+  if (caller.ok()) {
+    const auto result = ask(*caller);
+    status = ToGrpc(result.status());
+    if (status.ok()) *response = SerializeBytes(*result);
+  }
+  desk.metrics->CountRequest(method, status.error_code());
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(status);
   return reactor;

@@ -1,13 +1,19 @@
-// SIGTERM and SIGINT as an event.
+// Signals as events.
 #pragma once
 
 #include <functional>
 
 namespace catserve {
 
-// Blocks SIGTERM and SIGINT in the calling thread and those it starts later (so call it first), and
-// waits for them on a thread of its own. The first one calls `first`, on that thread; the second
-// ends the process at once with code 128 + signal. Ends with the process.
-void WatchSignals(std::function<void(int signal)> first);
+// Called on a thread of their own, where a handler may do anything.
+struct SignalEvents {
+  std::function<void(int signal)> first;  // the first SIGTERM or SIGINT
+  std::function<void()> hangup;           // each SIGHUP; null: it ends the process, as usual
+};
+
+// Blocks these signals in the calling thread and those it starts later (so call it first), and
+// waits for them. The second SIGTERM or SIGINT ends the process at once with code 128 + signal.
+// Ends with the process.
+void WatchSignals(SignalEvents events);
 
 }  // namespace catserve

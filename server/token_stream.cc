@@ -15,20 +15,26 @@ TokenStream::TokenStream(Parts parts)
 absl::StatusOr<TokenStream*> TokenStream::Start(Parts parts, Request request) {
   LiveRequests& live = *parts.live;
   Engine& engine = *parts.engine;
-  const std::string id = parts.request_id;
+  const RequestName name = parts.request;
+  const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
   std::shared_ptr<TokenStream> stream(new TokenStream(std::move(parts)));
-  if (absl::Status status = live.Add(id, stream); !status.ok()) return status;
+  if (absl::Status status = live.Add(name, stream); !status.ok()) return status;
   stream->self_ = stream;
   const absl::StatusOr<RequestKey> key =
       engine.Submit(std::move(request), [stream](Event event) { stream->Push(std::move(event)); });
   if (!key.ok()) {
-    live.Remove(id, stream.get());
+    live.Remove(name, stream.get());
     stream->self_.reset();
     return key.status();
   }
   TokenStream* const raw = stream.get();
+  raw->Charge(prompt_tokens);
   raw->Submitted(*key);
   return raw;
+}
+
+void TokenStream::Charge(int64_t tokens) {
+  if (parts_.seat != nullptr) parts_.seat->Charge(tokens, absl::Now());
 }
 
 void TokenStream::Push(Event event) {
@@ -67,6 +73,9 @@ void TokenStream::Deliver() {
   }
   for (const TimedEvent& timed : events) {
     parts_.meter->Observe(timed);
+    if (const auto* tokens = std::get_if<TokensEvent>(&timed.event)) {
+      Charge(static_cast<int64_t>(tokens->tokens.size()));
+    }
     if (const auto* finished = std::get_if<FinishedEvent>(&timed.event)) {
       end_ = parts_.reply->Finish(*finished, left);
     } else {
@@ -111,7 +120,9 @@ void TokenStream::WriteNext() {
   finishing_ = end_.has_value() && (!write || (parts_.reply->empty() && !in_process_));
   if (finishing_) {
     parts_.meter->End(end_->error_code(), absl::Now());
-    parts_.live->Release(parts_.request_id);  // first: who reads the end may use the id again
+    // First: who reads the end may use the id and the place again.
+    parts_.live->Release(parts_.request);
+    if (parts_.seat != nullptr) parts_.seat->Leave();
   }
   if (write && finishing_) {
     StartWriteAndFinish(&in_flight_, grpc::WriteOptions(), *end_);
@@ -167,7 +178,7 @@ void TokenStream::OnDone() {
     absl::MutexLock lock(&context_mutex_);
     done_ = true;
   }
-  parts_.live->Remove(parts_.request_id, this);
+  parts_.live->Remove(parts_.request, this);
   const std::shared_ptr<TokenStream> self = std::move(self_);  // deletes this, perhaps
 }
 

@@ -13,6 +13,7 @@
 #include "grpcpp/support/server_callback.h"
 #include "server/delivery.h"
 #include "server/live_requests.h"
+#include "server/owner.h"
 #include "server/reader_lag.h"
 #include "server/reply.h"
 #include "server/request_meter.h"
@@ -38,14 +39,16 @@ class TokenStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     Delivery* delivery = nullptr;
     LiveRequests* live = nullptr;
     grpc::CallbackServerContext* context = nullptr;
-    std::string request_id;
+    RequestName request;
     std::unique_ptr<Reply> reply;
     std::unique_ptr<RequestMeter> meter;
+    std::unique_ptr<Seat> seat;         // null: its owner has no limits
     int32_t reader_lag_tokens_max = 0;  // >= 1: more waiting tokens than this pause the request
   };
 
-  // Reserves the request id and submits. On success gRPC owns the stream. Errors: ALREADY_EXISTS,
-  // RESOURCE_EXHAUSTED, and those of Engine::Submit; the meter is then not told of an end.
+  // Reserves the request's name, submits, and charges the prompt to its owner. On success gRPC owns
+  // the stream. Errors: ALREADY_EXISTS, RESOURCE_EXHAUSTED, and those of Engine::Submit; the meter
+  // is then not told of an end.
   static absl::StatusOr<TokenStream*> Start(Parts parts, Request request);
 
   // Ends the request as Abort does: with `finished`, not with a status. Any thread.
@@ -57,7 +60,8 @@ class TokenStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
  private:
   explicit TokenStream(Parts parts);
 
-  void Push(Event event);  // step thread
+  void Charge(int64_t tokens);  // to the owner; before the stream is submitted, or on delivery
+  void Push(Event event);       // step thread
   void Submitted(RequestKey key);
   void Post() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Deliver();  // delivery thread, as the next two

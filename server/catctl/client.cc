@@ -2,18 +2,22 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/flags/flag.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -37,22 +41,67 @@ Interrupts& TheInterrupts() {
   return *interrupts;
 }
 
+absl::StatusOr<std::string> ReadToken() {
+  const std::string path = absl::GetFlag(FLAGS_token_file);
+  const char* const variable = std::getenv("CATSERVE_TOKEN");
+  absl::StatusOr<std::string> text = std::string(variable == nullptr ? "" : variable);
+  if (!path.empty()) text = ReadInput(path);
+  if (!text.ok()) return text;
+  const std::string token(absl::StripAsciiWhitespace(*text));
+  // A header takes nothing else; the token itself is never told.
+  if (std::all_of(token.begin(), token.end(), absl::ascii_isgraph)) return token;
+  return absl::InvalidArgumentError(absl::StrCat(path.empty() ? "CATSERVE_TOKEN" : path,
+                                                 " is no token: it has spaces or other characters "
+                                                 "that no token has"));
+}
+
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> ReadCredentials() {
+  const std::string ca = absl::GetFlag(FLAGS_tls_ca);
+  const std::string certificate = absl::GetFlag(FLAGS_tls_cert);
+  const std::string key = absl::GetFlag(FLAGS_tls_key);
+  if (certificate.empty() != key.empty()) {
+    return absl::InvalidArgumentError("--tls_cert and --tls_key belong together: give both");
+  }
+  if (ca.empty()) {
+    if (certificate.empty()) return grpc::InsecureChannelCredentials();
+    return absl::InvalidArgumentError("--tls_cert needs --tls_ca: who signed the server's?");
+  }
+  grpc::SslCredentialsOptions options;
+  for (const auto& [path, content] :
+       {std::pair(ca, &options.pem_root_certs), std::pair(certificate, &options.pem_cert_chain),
+        std::pair(key, &options.pem_private_key)}) {
+    if (path.empty()) continue;
+    absl::StatusOr<std::string> text = ReadInput(path);
+    if (!text.ok()) return text.status();
+    *content = *std::move(text);
+  }
+  return grpc::SslCredentials(options);
+}
+
 }  // namespace
 
-Client Connect() {
+absl::StatusOr<Client> Connect() {
   Client client;
   client.address = absl::GetFlag(FLAGS_server);
+  absl::StatusOr<std::string> token = ReadToken();
+  if (!token.ok()) return token.status();
+  client.token = *std::move(token);
+  const auto credentials = ReadCredentials();
+  if (!credentials.ok()) return credentials.status();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);  // tokens of a long text
   const std::shared_ptr<grpc::Channel> channel =
-      grpc::CreateCustomChannel(client.address, grpc::InsecureChannelCredentials(), arguments);
+      grpc::CreateCustomChannel(client.address, *credentials, arguments);
   client.generation = v1::Generation::NewStub(channel);
   client.models = v1::Models::NewStub(channel);
   client.health = grpc::health::v1::Health::NewStub(channel);
   return client;
 }
 
-Call::Call(double seconds_default) {
+Call::Call(const Client& client, double seconds_default) {
+  if (!client.token.empty()) {
+    context.AddMetadata("authorization", absl::StrCat("Bearer ", client.token));
+  }
   const double flag = absl::GetFlag(FLAGS_timeout_seconds);
   const double seconds = flag > 0 ? flag : seconds_default;
   if (seconds > 0) context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(seconds)));
@@ -101,7 +150,7 @@ int Fail(const grpc::Status& status, const Client& client, bool answered) {
                                       " stopped or the connection to it was lost")
                        : absl::StrCat("cannot reach ", client.address,
                                       ": start the server with `make serve`, or name another one "
-                                      "with --server=HOST:PORT");
+                                      "with --server=HOST:PORT; a server with TLS needs --tls_ca");
   } else if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
     message = absl::StrCat("no answer within --timeout_seconds from ", client.address);
   }

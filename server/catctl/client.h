@@ -22,19 +22,21 @@ inline constexpr int kExitInterrupted = 130;
 
 struct Client {
   std::string address;
+  std::string token;  // empty: none
   std::unique_ptr<v1::Generation::Stub> generation;
   std::unique_ptr<v1::Models::Stub> models;
   std::unique_ptr<grpc::health::v1::Health::Stub> health;
 };
 
-// To --server; connects with the first call.
-Client Connect();
+// To --server, with what --token_file, CATSERVE_TOKEN and the flags of TLS say; connects with the
+// first call. Errors: INVALID_ARGUMENT or NOT_FOUND naming the flag.
+absl::StatusOr<Client> Connect();
 
 // A call that --timeout_seconds limits (`seconds_default` if the flag is 0; 0: no limit) and Ctrl-C
-// cancels while it lives. One at a time.
+// cancels while it lives, with the client's token. One at a time.
 class Call {
  public:
-  explicit Call(double seconds_default = 0);
+  explicit Call(const Client& client, double seconds_default = 0);
   ~Call();
   grpc::ClientContext context;
 };

@@ -16,4 +16,7 @@ int ScoreCommand(const Client& client, const std::vector<std::string>& words);
 int PlanCommand(const Client& client, const std::vector<std::string>& words);
 int WaitCommand(const Client& client, const std::vector<std::string>& words);
 
+// Asks no server.
+int TokenCommand();
+
 }  // namespace catserve

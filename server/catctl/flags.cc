@@ -3,6 +3,11 @@
 #include "absl/flags/flag.h"
 
 ABSL_FLAG(std::string, server, "127.0.0.1:8500", "the server's address");
+ABSL_FLAG(std::string, token_file, "",
+          "send the token in this file (else the one in CATSERVE_TOKEN); token: write it there");
+ABSL_FLAG(std::string, tls_ca, "", "TLS: the authorities that sign servers, a PEM file");
+ABSL_FLAG(std::string, tls_cert, "", "mutual TLS: this client's certificate, a PEM file");
+ABSL_FLAG(std::string, tls_key, "", "mutual TLS: the certificate's key, a PEM file");
 ABSL_FLAG(double, timeout_seconds, 0, "give up after this long; 0: never (wait: 60)");
 ABSL_FLAG(bool, json, false, "generate, model, load: print messages as JSON, one a line");
 ABSL_FLAG(std::string, chunk_size, "", "generate: the chunk size; score: a list, as 4,8,16");
@@ -31,3 +36,8 @@ ABSL_FLAG(int32_t, prompt_tokens, 256, "plan: tokens of a prompt");
 ABSL_FLAG(int32_t, generated_tokens, 128, "plan: tokens of an answer");
 ABSL_FLAG(double, utilisation, 0.7, "plan: how busy a replica may be; the rest is for bursts");
 ABSL_FLAG(double, measure_seconds, 5, "plan: how long to measure each chunk size");
+ABSL_FLAG(std::string, owner, "", "token: whose requests it stands for");
+ABSL_FLAG(absl::optional<int64_t>, requests_max, absl::nullopt,
+          "token: most requests of the owner at once; without it no limit");
+ABSL_FLAG(absl::optional<int64_t>, tokens_per_minute_max, absl::nullopt,
+          "token: most tokens of the owner in a minute, read and generated; without it no limit");

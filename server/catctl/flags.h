@@ -9,6 +9,10 @@
 #include "absl/types/optional.h"
 
 ABSL_DECLARE_FLAG(std::string, server);
+ABSL_DECLARE_FLAG(std::string, token_file);
+ABSL_DECLARE_FLAG(std::string, tls_ca);
+ABSL_DECLARE_FLAG(std::string, tls_cert);
+ABSL_DECLARE_FLAG(std::string, tls_key);
 ABSL_DECLARE_FLAG(double, timeout_seconds);
 ABSL_DECLARE_FLAG(bool, json);
 ABSL_DECLARE_FLAG(std::string, chunk_size);
@@ -35,3 +39,6 @@ ABSL_DECLARE_FLAG(int32_t, prompt_tokens);
 ABSL_DECLARE_FLAG(int32_t, generated_tokens);
 ABSL_DECLARE_FLAG(double, utilisation);
 ABSL_DECLARE_FLAG(double, measure_seconds);
+ABSL_DECLARE_FLAG(std::string, owner);
+ABSL_DECLARE_FLAG(absl::optional<int64_t>, requests_max);
+ABSL_DECLARE_FLAG(absl::optional<int64_t>, tokens_per_minute_max);

@@ -188,7 +188,7 @@ int GenerateCommand(const Client& client, const std::vector<std::string>& words)
   if (auto status = ReadBudget(request); !status.ok()) return FailUsage(status.message());
   ReadSampling(request);
   ReadSharing(request);
-  Call call;
+  Call call(client);
   const absl::Time start = absl::Now();
   const auto stream = client.generation->Generate(&call.context, request);
   Printer printer(request.sampling().n() > 1);

@@ -49,7 +49,7 @@ void PrintDial(const v1::GetModelResponse& model) {
 }  // namespace
 
 int ModelCommand(const Client& client, const std::vector<std::string>&) {
-  Call call;
+  Call call(client);
   v1::GetModelResponse model;
   const grpc::Status status = client.models->GetModel(&call.context, {}, &model);
   if (!status.ok()) return Fail(status, client);
@@ -65,7 +65,7 @@ int ModelCommand(const Client& client, const std::vector<std::string>&) {
 }
 
 int LoadCommand(const Client& client, const std::vector<std::string>&) {
-  Call call;
+  Call call(client);
   v1::GetLoadResponse load;
   const grpc::Status status = client.models->GetLoad(&call.context, {}, &load);
   if (!status.ok()) return Fail(status, client);
@@ -81,7 +81,7 @@ int LoadCommand(const Client& client, const std::vector<std::string>&) {
 
 int TokenizeCommand(const Client& client, const std::vector<std::string>& words) {
   if (words.empty()) return FailUsage("tokenize needs a text: catctl tokenize \"Once upon\"");
-  Call call;
+  Call call(client);
   v1::TokenizeRequest request;
   request.set_text(absl::StrJoin(words, " "));
   v1::TokenizeResponse response;
@@ -92,7 +92,7 @@ int TokenizeCommand(const Client& client, const std::vector<std::string>& words)
 }
 
 int WaitCommand(const Client& client, const std::vector<std::string>&) {
-  Call call(kWaitSeconds);
+  Call call(client, kWaitSeconds);
   call.context.set_wait_for_ready(true);
   grpc::health::v1::HealthCheckRequest request;
   request.set_service("readiness");

@@ -28,6 +28,7 @@ constexpr char kHelp[] = R"(catctl asks a running catserved.
   catctl load                                          how busy the server is
   catctl plan --requests-per-second 20                 replicas and memory that a load needs
   catctl wait                                          until the server is ready
+  catctl token --owner NAME --token_file FILE          a new token, and its entry for the server
   catctl help
 
 Exit code: 0 for success, 1 if the server refused, cut or could not be reached, 2 for a wrong
@@ -36,9 +37,12 @@ command line, 130 after Ctrl-C.
 Flags (- and _ are the same; a text that starts with -- goes after a lone --):
 )";
 
+using Words = std::vector<std::string>;
+
 struct Command {
-  int (*run)(const Client&, const std::vector<std::string>&);
+  int (*run)(const Client&, const Words&);
   bool takes_words;
+  int (*run_alone)() = nullptr;  // instead of `run`: asks no server
 };
 
 // The command that the first word names, or a line that says what is wrong.
@@ -47,12 +51,12 @@ absl::StatusOr<Command> FindCommand(const std::vector<std::string>& words) {
       {"generate", {GenerateCommand, true}}, {"model", {ModelCommand, false}},
       {"score", {ScoreCommand, true}},       {"tokenize", {TokenizeCommand, true}},
       {"load", {LoadCommand, false}},        {"plan", {PlanCommand, false}},
-      {"wait", {WaitCommand, false}}};
+      {"wait", {WaitCommand, false}},        {"token", {nullptr, false, TokenCommand}}};
   const auto command = words.empty() ? commands.end() : commands.find(words.front());
   if (command == commands.end()) {
     return absl::InvalidArgumentError(absl::StrCat(
         words.empty() ? "which command?" : absl::StrCat("there is no command ", words.front(), "."),
-        " Use generate, model, score, tokenize, load, plan, wait or help."));
+        " Use generate, model, score, tokenize, load, plan, wait, token or help."));
   }
   if (!command->second.takes_words && words.size() > 1) {
     return absl::InvalidArgumentError(
@@ -64,6 +68,13 @@ absl::StatusOr<Command> FindCommand(const std::vector<std::string>& words) {
                                                    " is out of range; allowed: 0 (never) or more"));
   }
   return command->second;
+}
+
+int Run(const Command& command, const Words& words) {
+  if (command.run_alone != nullptr) return command.run_alone();
+  const absl::StatusOr<Client> client = Connect();
+  if (!client.ok()) return FailUsage(client.status().message());
+  return command.run(*client, words);
 }
 
 int Main(std::vector<std::string> args) {
@@ -86,7 +97,7 @@ int Main(std::vector<std::string> args) {
   const absl::StatusOr<Command> command = FindCommand(*words);
   if (!command.ok()) return FailUsage(command.status().message());
   words->erase(words->begin());
-  const int code = command->run(Connect(), *words);
+  const int code = Run(*command, *words);
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     std::fputs("catctl: cannot write the output; is the disk full?\n", stderr);
     return code == kExitOk ? kExitError : code;

@@ -40,7 +40,7 @@ grpc::Status ScorePiece(const Client& client, const Piece& piece, int32_t chunk_
   v1::ScoreRequest request;
   request.mutable_text()->mutable_token_ids()->mutable_ids()->Add(piece.begin(), piece.end());
   if (chunk_size > 0) request.set_chunk_size(chunk_size);
-  Call call;
+  Call call(client);
   const auto stream = client.generation->Score(&call.context, request);
   v1::ScoreResponse response;
   while (stream->Read(&response)) {
@@ -55,11 +55,11 @@ grpc::Status ScorePiece(const Client& client, const Piece& piece, int32_t chunk_
 grpc::Status Prepare(const Client& client, const std::string& text, v1::GetModelResponse& model,
                      v1::TokenizeResponse& tokens) {
   {
-    Call call;
+    Call call(client);
     grpc::Status status = client.models->GetModel(&call.context, {}, &model);
     if (!status.ok()) return status;
   }
-  Call call;
+  Call call(client);
   v1::TokenizeRequest request;
   request.set_text(text);
   return client.generation->Tokenize(&call.context, request, &tokens);

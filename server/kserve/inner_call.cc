@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "server/access.h"
 #include "server/refusal.h"
 #include "server/token_stream.h"
 
@@ -16,6 +17,9 @@ InnerCall::InnerCall(v1::Generation::Stub& stub, const v1::GenerateRequest& requ
     const auto value = outer.client_metadata().find(key);
     if (value == outer.client_metadata().end()) continue;
     context_.AddMetadata(key, std::string(value->second.data(), value->second.size()));
+  }
+  if (const std::string voucher = Vouch(outer); !voucher.empty()) {
+    context_.AddMetadata(kVoucherHeader, voucher);
   }
   stub.async()->Generate(&context_, &request, this);
   AddHold();  // Next comes from outside: not done before the last read has failed

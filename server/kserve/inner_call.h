@@ -11,8 +11,8 @@
 
 namespace catserve::kserve {
 
-// Limits, metrics, tokens and traces are those of any other call: the caller's authorization,
-// traceparent and deadline go along.
+// Limits, metrics, tokens and traces are those of any other call: the caller's authorization or the
+// name on its certificate, traceparent and deadline go along.
 //
 // Reads one event at a time: the next one only after Next, so that a slow client slows its own
 // request as the main contract's streams do. Callbacks come one at a time, on gRPC's threads.

@@ -67,6 +67,7 @@ grpc::ServerUnaryReactor* KServeService::ServerMetadata(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* KServeService::ModelMetadata(
     grpc::CallbackServerContext* context, const inference::ModelMetadataRequest* request,
     inference::ModelMetadataResponse* response) {
+  if (auto caller = access_.Identify(*context); !caller.ok()) return End(context, caller.status());
   const absl::StatusOr<const ServedModel*> model = Named(gate_, *request);
   if (model.ok()) *response = DescribeTensors(**model);
   return End(context, model.status());
@@ -75,6 +76,7 @@ grpc::ServerUnaryReactor* KServeService::ModelMetadata(
 grpc::ServerUnaryReactor* KServeService::ModelConfig(grpc::CallbackServerContext* context,
                                                      const inference::ModelConfigRequest* request,
                                                      inference::ModelConfigResponse* response) {
+  if (auto caller = access_.Identify(*context); !caller.ok()) return End(context, caller.status());
   const absl::StatusOr<const ServedModel*> model = Named(gate_, *request);
   if (model.ok()) *response->mutable_config() = DescribeConfig(**model);
   return End(context, model.status());
@@ -83,6 +85,7 @@ grpc::ServerUnaryReactor* KServeService::ModelConfig(grpc::CallbackServerContext
 grpc::ServerUnaryReactor* KServeService::ModelInfer(grpc::CallbackServerContext* context,
                                                     const inference::ModelInferRequest* request,
                                                     inference::ModelInferResponse* response) {
+  if (auto caller = access_.Identify(*context); !caller.ok()) return End(context, caller.status());
   const absl::StatusOr<const ServedModel*> model = gate_.Enter();
   if (!model.ok()) return End(context, model.status());
   absl::Status known = CheckModel(request->model_name(), request->model_version(), (*model)->name);

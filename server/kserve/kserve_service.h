@@ -6,6 +6,7 @@
 #include "catserve/v1/generation.grpc.pb.h"
 #include "grpcpp/channel.h"
 #include "inference/kserve.grpc.pb.h"
+#include "server/access.h"
 #include "server/served_model.h"
 
 namespace catserve::kserve {
@@ -14,7 +15,8 @@ namespace catserve::kserve {
 // process, so that limits, budgets, metrics and errors are the same for all clients.
 class KServeService final : public inference::GRPCInferenceService::CallbackService {
  public:
-  explicit KServeService(const Gate& gate) : gate_(gate) {}  // outlives the service
+  // REQUIRES: both outlive the service. What says no more than health needs no token, as there.
+  KServeService(const Gate& gate, const Access& access) : gate_(gate), access_(access) {}
 
   // A channel to the server that this service is part of. REQUIRES: called before the gate opens.
   void Connect(std::shared_ptr<grpc::Channel> channel);
@@ -45,6 +47,7 @@ class KServeService final : public inference::GRPCInferenceService::CallbackServ
 
  private:
   const Gate& gate_;
+  const Access& access_;
   std::unique_ptr<v1::Generation::Stub> stub_;
 };
 

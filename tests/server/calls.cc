@@ -1,5 +1,7 @@
 #include "tests/server/calls.h"
 
+#include <utility>
+
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
 
@@ -17,13 +19,41 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& address, int buffer_by
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
 }
 
+std::shared_ptr<grpc::Channel> ConnectTls(const std::string& address,
+                                          const grpc::SslCredentialsOptions& tls) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return grpc::CreateCustomChannel(address, grpc::SslCredentials(tls), arguments);
+}
+
+template <typename Reader, typename Message>
+grpc::Status ReadAll(Reader& reader, Message message) {
+  while (reader.Read(&message)) continue;
+  return reader.Finish();
+}
+
 }  // namespace
 
 Stubs::Stubs(const std::string& address, int buffer_bytes)
-    : channel(Connect(address, buffer_bytes)),
-      generation(v1::Generation::NewStub(channel)),
-      models(v1::Models::NewStub(channel)),
-      health(grpc::health::v1::Health::NewStub(channel)) {}
+    : Stubs(Connect(address, buffer_bytes)) {}
+
+Stubs::Stubs(const std::string& address, const grpc::SslCredentialsOptions& tls)
+    : Stubs(ConnectTls(address, tls)) {}
+
+Stubs::Stubs(std::shared_ptr<grpc::Channel> channel)
+    : channel(std::move(channel)),
+      generation(v1::Generation::NewStub(this->channel)),
+      models(v1::Models::NewStub(this->channel)),
+      health(grpc::health::v1::Health::NewStub(this->channel)) {}
+
+Stubs& Stubs::WithToken(const std::string& value) {
+  token = value;
+  return *this;
+}
+
+void Stubs::Prepare(grpc::ClientContext& context) const {
+  if (!token.empty()) context.AddMetadata("authorization", "Bearer " + token);
+}
 
 v1::Started Generated::started() const {
   return events.empty() ? v1::Started() : events.front().started();
@@ -72,6 +102,7 @@ v1::Finished Generated::finished() const {
 
 GenerateCall::GenerateCall(Stubs& stubs, const v1::GenerateRequest& request, absl::Time deadline) {
   if (deadline != absl::InfiniteFuture()) context_.set_deadline(absl::ToChronoTime(deadline));
+  stubs.Prepare(context_);
   reader_ = stubs.generation->Generate(&context_, request);
 }
 
@@ -105,6 +136,7 @@ Generated Generate(Stubs& stubs, const v1::GenerateRequest& request) {
 
 Scored Score(Stubs& stubs, const v1::ScoreRequest& request) {
   grpc::ClientContext context;
+  stubs.Prepare(context);
   const auto reader = stubs.generation->Score(&context, request);
   Scored scored;
   v1::ScoreResponse response;
@@ -119,10 +151,56 @@ Scored Score(Stubs& stubs, const v1::ScoreRequest& request) {
 
 v1::GetLoadResponse GetLoad(Stubs& stubs) {
   grpc::ClientContext context;
+  stubs.Prepare(context);
   v1::GetLoadResponse load;
   const grpc::Status status = stubs.models->GetLoad(&context, {}, &load);
   if (!status.ok()) load.set_running_requests(-1);
   return load;
+}
+
+grpc::Status CallMethod(Stubs& stubs, const std::string& method) {
+  grpc::ClientContext context;
+  stubs.Prepare(context);
+  const v1::GenerateRequest generate = GreedyRequest({1, 2}, 4, 1);
+  if (method == "Generate") {
+    return ReadAll(*stubs.generation->Generate(&context, generate), v1::GenerateResponse());
+  }
+  if (method == "Score") {
+    v1::ScoreRequest score;
+    *score.mutable_text() = generate.prompt();
+    score.set_chunk_size(4);
+    return ReadAll(*stubs.generation->Score(&context, score), v1::ScoreResponse());
+  }
+  if (method == "Tokenize") {
+    v1::TokenizeRequest tokenize;
+    tokenize.set_text("a");
+    v1::TokenizeResponse response;
+    return stubs.generation->Tokenize(&context, tokenize, &response);
+  }
+  if (method == "Detokenize") {
+    v1::DetokenizeResponse response;
+    return stubs.generation->Detokenize(&context, {}, &response);
+  }
+  if (method == "Abort") {
+    v1::AbortRequest abort;
+    abort.set_request_id("x");
+    v1::AbortResponse response;
+    return stubs.generation->Abort(&context, abort, &response);
+  }
+  v1::GetModelResponse model;
+  v1::GetLoadResponse load;
+  return method == "GetModel" ? stubs.models->GetModel(&context, {}, &model)
+                              : stubs.models->GetLoad(&context, {}, &load);
+}
+
+bool Abort(Stubs& stubs, const std::string& id) {
+  grpc::ClientContext context;
+  stubs.Prepare(context);
+  v1::AbortRequest request;
+  request.set_request_id(id);
+  v1::AbortResponse response;
+  const grpc::Status status = stubs.generation->Abort(&context, request, &response);
+  return status.ok() && response.found();
 }
 
 grpc::health::v1::HealthCheckResponse::ServingStatus CheckHealth(Stubs& stubs,

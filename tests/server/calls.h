@@ -12,12 +12,22 @@
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
+#include "grpcpp/security/credentials.h"
 
 namespace catserve::testing {
 
 struct Stubs {
   // `buffer_bytes`: what the transport takes in for a stream that nobody reads; 0: as usual.
   explicit Stubs(const std::string& address, int buffer_bytes = 0);
+  // A connection of its own, with TLS.
+  Stubs(const std::string& address, const grpc::SslCredentialsOptions& tls);
+  explicit Stubs(std::shared_ptr<grpc::Channel> channel);
+
+  // Every call carries this token; empty: none.
+  Stubs& WithToken(const std::string& token);
+  void Prepare(grpc::ClientContext& context) const;
+
+  std::string token;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::Generation::Stub> generation;
   std::unique_ptr<v1::Models::Stub> models;
@@ -67,6 +77,14 @@ struct Scored {
 Scored Score(Stubs& stubs, const v1::ScoreRequest& request);
 
 v1::GetLoadResponse GetLoad(Stubs& stubs);
+
+// The status of one short call of a method ("Generate", "GetModel", ...).
+grpc::Status CallMethod(Stubs& stubs, const std::string& method);
+inline constexpr const char* kMethods[] = {"Generate", "Score",    "Tokenize", "Detokenize",
+                                           "Abort",    "GetModel", "GetLoad"};
+
+// Whether a live request of that id was found.
+bool Abort(Stubs& stubs, const std::string& id);
 
 // Asks until the load is as wished; the test's own time limit bounds it.
 template <typename Wish>

@@ -116,7 +116,7 @@ TEST(Catctl, ErrorsSayWhatToDo) {
   EXPECT_EQ(unreachable.code, 1);
   EXPECT_EQ(unreachable.err,
             "catctl: cannot reach 127.0.0.1:1: start the server with `make serve`, or name another "
-            "one with --server=HOST:PORT\n");
+            "one with --server=HOST:PORT; a server with TLS needs --tls_ca\n");
   ScriptedServer house;
   const std::string server = "--server=" + house.address();
   const struct {

@@ -1,8 +1,11 @@
 #include "tests/server/scripted_server.h"
 
+#include <gtest/gtest.h>
+
 #include <stdexcept>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "engine/text/tokenizer.h"
 
 namespace catserve::testing {
@@ -67,8 +70,9 @@ ScriptedServer::ScriptedServer(Options options) : options_(options) {
   server.slots = options.slots;
   server.queue_requests_max = options.queue_requests_max;
   server.request_bytes_max = options.request_bytes_max;
-  server.reader_stall = options.reader_stall;
-  server.reader_lag_tokens_max = options.reader_lag_tokens_max;
+  server.config = options.config;
+  server.config.readers.stall = options.reader_stall;
+  server.config.readers.lag_tokens_max = options.reader_lag_tokens_max;
   server.keepalive = absl::Seconds(30);
   absl::StatusOr<std::unique_ptr<GrpcServer>> started = GrpcServer::Start(server, *metrics_);
   if (!started.ok()) throw std::runtime_error(started.status().ToString());
@@ -146,6 +150,17 @@ std::vector<int32_t> ScriptedServer::Bytes(const std::string& text) const {
   }
   if (ids.size() != text.size()) throw std::runtime_error("a byte has no token");
   return ids;
+}
+
+std::string ReloadUntilLogged(GrpcServer& server, const std::string& text) {
+  std::string log;
+  while (log.find(text) == std::string::npos) {
+    ::testing::internal::CaptureStderr();
+    server.Reload();
+    absl::SleepFor(absl::Milliseconds(5));
+    log = ::testing::internal::GetCapturedStderr();
+  }
+  return log;
 }
 
 }  // namespace catserve::testing

@@ -53,6 +53,7 @@ class ScriptedServer {
     bool tokenizer = true;
     bool dense = false;
     bool serve = true;     // false: still loading
+    ServerConfig config;   // without readers: see above
     bool metrics = false;  // the page, which takes two seconds to stop
   };
   ScriptedServer() : ScriptedServer(Options{}) {}
@@ -88,5 +89,8 @@ class ScriptedServer {
   std::unique_ptr<GrpcServer> server_;
   std::unique_ptr<Stubs> stubs_;
 };
+
+// Reloads certificates and tokens until a line of the log has `text`; what the log said.
+std::string ReloadUntilLogged(GrpcServer& server, const std::string& text);
 
 }  // namespace catserve::testing

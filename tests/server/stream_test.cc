@@ -16,15 +16,6 @@ using ::testing::SizeIs;
 
 v1::GenerateRequest Ask(int32_t max_tokens) { return GreedyRequest({1, 2, 3}, 8, max_tokens); }
 
-bool Abort(Stubs& stubs, const std::string& id) {
-  grpc::ClientContext context;
-  v1::AbortRequest request;
-  request.set_request_id(id);
-  v1::AbortResponse response;
-  EXPECT_TRUE(stubs.generation->Abort(&context, request, &response).ok());
-  return response.found();
-}
-
 TEST(Stream, StartsTellsTokensAndFinishesOnce) {
   ScriptedServer house;
   house.executor().SetScript(house.Bytes("hello"));

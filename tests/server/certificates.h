@@ -1,0 +1,41 @@
+// Certificates for tests, made on the spot.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "tests/engine/model/checkpoint_writer.h"
+
+struct evp_pkey_st;
+struct x509_st;
+
+namespace catserve::testing {
+
+// PEM.
+struct Issued {
+  std::string certificate;
+  std::string key;
+};
+
+// A certificate authority.
+class Authority {
+ public:
+  explicit Authority(const std::string& name);
+  ~Authority();
+
+  const std::string& pem() const { return pem_; }
+
+  // Signed by it; for 127.0.0.1 and localhost. Valid until `seconds` from now.
+  Issued Issue(const std::string& common_name,
+               long seconds = 3600) const;  // NOLINT: OpenSSL's long
+
+ private:
+  evp_pkey_st* key_;
+  x509_st* certificate_;
+  std::string pem_;
+};
+
+// The key with a passphrase.
+std::string Locked(const Issued& issued);
+
+}  // namespace catserve::testing
