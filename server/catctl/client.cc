@@ -98,10 +98,13 @@ absl::StatusOr<Client> Connect() {
   return client;
 }
 
+void AddToken(const Client& client, grpc::ClientContext& context) {
+  if (client.token.empty()) return;
+  context.AddMetadata("authorization", absl::StrCat("Bearer ", client.token));
+}
+
 Call::Call(const Client& client, double seconds_default) {
-  if (!client.token.empty()) {
-    context.AddMetadata("authorization", absl::StrCat("Bearer ", client.token));
-  }
+  AddToken(client, context);
   const double flag = absl::GetFlag(FLAGS_timeout_seconds);
   const double seconds = flag > 0 ? flag : seconds_default;
   if (seconds > 0) context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(seconds)));

@@ -32,6 +32,9 @@ struct Client {
 // first call. Errors: INVALID_ARGUMENT or NOT_FOUND naming the flag.
 absl::StatusOr<Client> Connect();
 
+// Makes a call carry the client's token, if there is one; a Call does by itself.
+void AddToken(const Client& client, grpc::ClientContext& context);
+
 // A call that --timeout_seconds limits (`seconds_default` if the flag is 0; 0: no limit) and Ctrl-C
 // cancels while it lives, with the client's token. One at a time.
 class Call {

@@ -51,6 +51,7 @@ void RunStream(Measurement& measurement, uint32_t seed) {
     DrawPrompt(random, measurement, *request.mutable_prompt());
     const absl::Time start = absl::Now();
     grpc::ClientContext context;
+    AddToken(measurement.client, context);
     const auto reader = measurement.client.generation->Generate(&context, request);
     v1::GenerateResponse event;
     while (reader->Read(&event)) continue;
@@ -126,11 +127,11 @@ struct Replica {
 
 grpc::Status Ask(const Client& client, Replica& replica) {
   {
-    Call call;
+    Call call(client);
     grpc::Status status = client.models->GetModel(&call.context, {}, &replica.model);
     if (!status.ok()) return status;
   }
-  Call call;
+  Call call(client);
   return client.models->GetLoad(&call.context, {}, &replica.load);
 }
 

@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/admission.h"
+#include "inference/kserve.grpc.pb.h"
 #include "server/secret.h"
 #include "server/token_bucket.h"
 #include "tests/engine/model/checkpoint_writer.h"
@@ -191,6 +192,28 @@ TEST(Tokens, EveryMethodNeedsOneAndHealthDoesNot) {
     EXPECT_EQ(none.error_message(), unknown.error_message());
   }
   EXPECT_EQ(CheckHealth(nobody, "readiness"), HealthCheckResponse::SERVING);
+}
+
+TEST(Tokens, TheOtherProtocolNeedsOneToo) {
+  Guarded guarded;
+  const auto ask = [&guarded](const char* token) {
+    const auto stub = inference::GRPCInferenceService::NewStub(guarded.house().stubs().channel);
+    grpc::ClientContext metadata, infer;
+    for (grpc::ClientContext* context : {&metadata, &infer}) {
+      context->AddMetadata("authorization", absl::StrCat("Bearer ", token));
+    }
+    inference::ModelMetadataRequest request;
+    request.set_name("scripted");
+    inference::ModelMetadataResponse response;
+    inference::ModelInferRequest empty;
+    empty.set_model_name("scripted");
+    inference::ModelInferResponse inferred;
+    return std::pair(stub->ModelMetadata(&metadata, request, &response).error_code(),
+                     stub->ModelInfer(&infer, empty, &inferred).error_code());
+  };
+  EXPECT_EQ(ask("alice"), std::pair(grpc::StatusCode::OK, grpc::StatusCode::INVALID_ARGUMENT));
+  EXPECT_EQ(ask("mallory"),
+            std::pair(grpc::StatusCode::UNAUTHENTICATED, grpc::StatusCode::UNAUTHENTICATED));
 }
 
 TEST(Tokens, RequestsAtOnceAreLimitedAndWhoReadsTheEndMayComeBack) {

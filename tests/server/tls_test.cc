@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "inference/kserve.grpc.pb.h"
+#include "server/access.h"
+#include "server/kserve/infer_request.h"
 #include "tests/server/certificates.h"
 #include "tests/server/scripted_server.h"
 
@@ -76,6 +79,34 @@ TEST(MutualTls, ServesThoseWithACertificateAndNamesThemByIt) {
   EXPECT_TRUE(Abort(alice, "of-alice"));
   house.executor().Release();
   EXPECT_EQ(call.Finish().finished().reason(), v1::FINISH_REASON_ABORTED);
+}
+
+TEST(MutualTls, ACallOfAnotherProtocolKeepsItsCallersName) {
+  const Authority authority("ours");
+  Certified files;
+  files.Write(authority.Issue("server"), authority.pem());
+  ScriptedServer house(files.Options(true));
+  Stubs alice = Trusting(house, authority, authority.Issue("alice"));
+  Stubs odd = Trusting(house, authority, authority.Issue("two words"));
+  inference::ModelInferRequest request;
+  request.set_model_name("scripted");
+  auto& ids = *request.add_inputs();
+  ids.set_name(kserve::kIdsInput);
+  ids.set_datatype("INT32");
+  ids.add_shape(1);
+  request.add_raw_input_contents(std::string("\1\0\0\0", 4));
+  const auto infer = [&request](Stubs& stubs, const std::string& voucher) {
+    const auto stub = inference::GRPCInferenceService::NewStub(stubs.channel);
+    grpc::ClientContext context;
+    if (!voucher.empty()) context.AddMetadata(kVoucherHeader, voucher);
+    inference::ModelInferResponse response;
+    return stub->ModelInfer(&context, request, &response);
+  };
+  EXPECT_TRUE(infer(alice, "").ok());
+  EXPECT_EQ(infer(odd, "").error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(infer(odd, "alice").error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(infer(odd, std::string(52, 'x') + "alice").error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
 }
 
 TEST(Tls, CertificatesAreReplacedWhileStreamsRun) {
