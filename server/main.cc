@@ -210,6 +210,7 @@ absl::Status Run(const ServerOptions& options) {
   if (!page.ok()) return page.status();
   // Never destroyed: its library takes two seconds to stop, the end of the process none.
   Metrics& metrics = *page->release();
+  metrics.SetLogRequests(options.config.log_requests);
   House house;  // outlives the server
   absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(options, metrics);
   if (!server.ok()) return server.status();

@@ -50,6 +50,7 @@ constexpr ConfigKey kKeys[] = {
     {"readers.lag_tokens_max", [](ServerConfig& c) -> Field { return &c.readers.lag_tokens_max; },
      1, 1'000'000},
     {"readers.stall_seconds", [](ServerConfig& c) -> Field { return &c.readers.stall; }, 1, 86'400},
+    {"logging.requests", [](ServerConfig& c) -> Field { return &c.log_requests; }},
     {"reload_seconds", [](ServerConfig& c) -> Field { return &c.reload; }, 0.1, 3600},
 };
 

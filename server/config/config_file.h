@@ -43,6 +43,7 @@ struct ServerConfig {
   ConnectionsConfig connections;
   std::string health_address;
   ReadersConfig readers;
+  bool log_requests = false;
   absl::Duration reload = absl::Seconds(5);
 };
 

@@ -180,6 +180,32 @@ TEST(Catserved, AHostileCardIsAClearError) {
       {"card.json", "dense_twin.dim"});
 }
 
+TEST(Catserved, ARequestLeavesALineIfTheConfigurationAsksAndNeverAWord) {
+  const TempDirectory directory;
+  WriteTextModel(directory);
+  directory.Write("on.yaml", "logging: {requests: true}\n");
+  directory.Write("off.yaml", "logging: {requests: false}\n");
+  for (const char* config : {"on.yaml", "off.yaml"}) {
+    ServedProcess server(directory.path(), {"--config=" + directory.File(config)});
+    ASSERT_TRUE(server.WaitUntilServing()) << server.err();
+    Stubs stubs(server.Address());
+    v1::GenerateRequest request;
+    request.set_request_id("told");
+    request.mutable_prompt()->set_text("a secret");
+    request.mutable_budget()->set_chunk_size(4);
+    request.mutable_stopping()->set_max_tokens(9);
+    request.mutable_stopping()->set_ignore_eos(true);
+    ASSERT_TRUE(Generate(stubs, request).status.ok());
+    server.Signal(SIGTERM);
+    EXPECT_EQ(server.Wait(), 0);
+    const bool on = config[1] == 'n';
+    EXPECT_EQ(absl::StrContains(server.err(), "event=request method=Generate request_id=told"), on);
+    EXPECT_EQ(absl::StrContains(server.err(), "code=OK reason=length"), on);
+    EXPECT_EQ(absl::StrContains(server.err(), "generated_tokens=9 chunk_size=4"), on);
+    EXPECT_FALSE(absl::StrContains(server.err(), "secret"));
+  }
+}
+
 TEST(Catserved, TextAndStopStringsThroughARealModel) {
   const TempDirectory directory;
   WriteTextModel(directory);
