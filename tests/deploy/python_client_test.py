@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import io
+import pathlib
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import chart
 import grpc
 import python_client
 from report import validated
-from server import Server
+from server import Server, make_secrets
 
 README = chart.ROOT / "clients/python/README.md"
 _work = tempfile.TemporaryDirectory()
@@ -110,6 +111,29 @@ class AgainstTheServer(unittest.TestCase):
             answers = list(crowd.map(
                 lambda seed: client.complete("In the", max_tokens=16, seed=seed), range(16)))
         self.assertTrue(all(a.usage.generated_tokens > 0 for a in answers))
+
+
+class BehindTlsAndTokens(unittest.TestCase):
+    def test_only_who_shows_a_token_over_tls_is_let_in(self):
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        token = make_secrets(folder)
+        (folder / "catserve.yaml").write_text(
+            "tls: {certificate_file: tls.crt, key_file: tls.key}\n"
+            "access: {tokens_file: tokens.yaml}\n")
+        server = self.enterContext(Server(f"--config={folder}/catserve.yaml"))
+        address, tls = f"localhost:{server.port}", catserve.Tls(ca_file=f"{folder}/ca.crt")
+        with catserve.Client(address, tls=tls, token=token) as client:
+            self.assertEqual(client.complete("In the", max_tokens=3).usage.generated_tokens, 3)
+        with catserve.Client(address, tls=tls) as stranger:
+            with self.assertRaises(catserve.CatserveError) as refused:
+                stranger.complete("In the", max_tokens=3)
+        self.assertEqual(refused.exception.code, grpc.StatusCode.UNAUTHENTICATED)
+
+        async def ask():
+            async with catserve.AsyncClient(address, tls=tls, token=token) as client:
+                return await client.tokenize("In the")
+        self.assertTrue(asyncio.run(ask()))
+        validated("the Python client over TLS with a token", "catserved, over a real socket")
 
 
 class Refusals(unittest.TestCase):
