@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# What CI runs after the tests: layout, clang-tidy, fuzzing, the metrics through a real Prometheus,
-# then the tests again under ThreadSanitizer (what has threads below the server), the mixed load for
-# two minutes, and the tests under Address- and UBSanitizer (all of it). Between them chart,
-# container, rules, dashboard and Python client by their own validators.
+# What CI runs after the tests: layout, clang-tidy, fuzzing, planted bugs that it has to find, the
+# metrics through a real Prometheus, then the tests again under ThreadSanitizer (what has threads
+# below the server), the mixed load for two minutes, and the tests under Address- and UBSanitizer
+# (all of it). Between them chart, container, rules, dashboard and Python client by their own
+# validators.
 # Stops at the first failure; the last thing it prints is ctest's own summary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,6 +26,9 @@ tools/check_deploy.sh build/release
 
 stage "fuzzing: $fuzz_seconds s for each target"
 tools/fuzz.sh "$fuzz_seconds"
+
+stage "planted bugs: each fuzz target finds its own"
+tools/fuzz_planted.sh
 
 stage "Prometheus scrapes the server: every metric against what the load generator counted"
 tools/build.sh release catserved catctl serve_load write_checkpoint

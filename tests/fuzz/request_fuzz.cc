@@ -130,6 +130,8 @@ class Play {
     Require(CheckRequestId(read->id).ok());
     Request& request = read->request;
     if (!ValidateRequest(kModel, kOptions, request).ok()) return;
+    const auto known = [](TokenId id) { return id >= 0 && id < kModel.vocab_size; };
+    Require(std::all_of(request.prompt.begin(), request.prompt.end(), known));
     if (number & 1) request.deadline = driver_.now + absl::Seconds(number);
     if (number & 2) request.owner = "b";
     request.sampling.seed = number;  // a request without one draws it anew each time
