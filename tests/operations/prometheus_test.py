@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 from serve_bench import harness
 
 MODEL = "english-tiny"
-SLOTS, QUEUE = 4, 4
+SLOTS, QUEUE = 4, 16
 CODES = {0: "OK", 1: "CANCELLED", 8: "RESOURCE_EXHAUSTED"}
 PATIENCE_SECONDS = 120  # for what is to happen at all; what is checked never depends on it
 SUFFIXES = {"histogram": ("_bucket", "_count", "_sum")}
@@ -151,7 +151,7 @@ class UnderLoad(unittest.TestCase):
     @classmethod
     def offer_everything(cls):
         """Requests that end well, that are cancelled, that are refused: then the server rests."""
-        cls.run_load("--concurrency=6", "--requests=48", "--lengths=96:24,200:40,33:16",
+        cls.run_load("--concurrency=5", "--requests=48", "--lengths=96:24,200:40,33:16",
                      "--budgets=4:0.25,16:0.25,32:0.25,auto:0.25", "--shared_prefix=32")
         cls.whole = cls.runs[0]["calls"]
         cls.run_load("--concurrency=4", "--requests=24", "--lengths=64:200", "--budgets=8",
@@ -184,6 +184,7 @@ class UnderLoad(unittest.TestCase):
         codes = collections.Counter(CODES[call["code"]] for call in self.calls)
         for code in CODES.values():
             self.assertGreater(codes[code], 0)
+        self.assertEqual([call["code"] for call in self.whole], [0] * len(self.whole))
         self.assertGreater(sum(call["cached_tokens"] for call in self.whole), 0)
 
     def test_requests_by_method_and_code(self):
