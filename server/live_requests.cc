@@ -1,5 +1,6 @@
 #include "server/live_requests.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -10,7 +11,7 @@ namespace catserve {
 absl::Status LiveRequests::Add(const RequestName& name,
                                const std::shared_ptr<TokenStream>& stream) {
   absl::MutexLock lock(&mutex_);
-  if (streams_.size() >= requests_max_) {
+  if (!HasRoom(name.owner)) {
     return absl::ResourceExhaustedError(
         absl::StrCat(requests_max_, " requests are live, their readers are slow; try again later"));
   }
@@ -20,7 +21,16 @@ absl::Status LiveRequests::Add(const RequestName& name,
                      "\" belongs to a live request; use another one or wait for its end"));
   }
   streams_.emplace(stream.get(), stream);
+  ++owners_[name.owner];
   return absl::OkStatus();
+}
+
+bool LiveRequests::HasRoom(const std::string& owner) const {
+  if (streams_.size() < requests_max_) return true;
+  const auto found = owners_.find(owner);
+  const size_t own = found == owners_.end() ? 0 : found->second;
+  const size_t owners = owners_.size() + (own == 0 ? 1 : 0);
+  return own < std::max<size_t>(1, requests_max_ / owners) && streams_.size() < 2 * requests_max_;
 }
 
 void LiveRequests::Release(const RequestName& name) {
@@ -30,7 +40,9 @@ void LiveRequests::Release(const RequestName& name) {
 
 void LiveRequests::Remove(const RequestName& name, const TokenStream* stream) {
   absl::MutexLock lock(&mutex_);
-  streams_.erase(stream);
+  if (streams_.erase(stream) == 0) return;
+  const auto owner = owners_.find(name.owner);
+  if (--owner->second == 0) owners_.erase(owner);
   const auto it = names_.find(name);
   if (it != names_.end() && it->second == stream) names_.erase(it);
 }

@@ -26,7 +26,9 @@ struct RequestName {
 // Thread-safe.
 class LiveRequests {
  public:
-  // `requests_max`: those that wait or run in the engine, and those whose clients still read.
+  // `requests_max`: those that wait or run in the engine, and those whose clients still read. As in
+  // the engine's queue (QueueGate), an owner with less than its equal share of them gets in even
+  // where others have filled them, up to twice as many in all.
   explicit LiveRequests(size_t requests_max) : requests_max_(requests_max) {}
 
   // Errors: ALREADY_EXISTS, RESOURCE_EXHAUSTED.
@@ -48,11 +50,14 @@ class LiveRequests {
   bool WaitUntilEmpty(absl::Time deadline) const;
 
  private:
+  bool HasRoom(const std::string& owner) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+
   const size_t requests_max_;
   mutable absl::Mutex mutex_;
   std::map<const TokenStream*, std::weak_ptr<TokenStream>> streams_ ABSL_GUARDED_BY(mutex_);
   // Of those not at an end.
   std::map<RequestName, const TokenStream*> names_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, size_t> owners_ ABSL_GUARDED_BY(mutex_);  // streams of each, > 0
 };
 
 }  // namespace catserve
