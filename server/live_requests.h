@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -20,7 +21,9 @@ struct RequestName {
   std::string owner;  // empty: nobody in particular
   std::string id;
 
-  friend auto operator<=>(const RequestName&, const RequestName&) = default;
+  bool operator<(const RequestName& other) const {
+    return std::tie(owner, id) < std::tie(other.owner, other.id);
+  }
 };
 
 // Thread-safe.
