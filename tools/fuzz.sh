@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the libFuzzer targets and runs each for a while, starting from the kept corpus:
+# Builds the libFuzzer targets and runs each for a while, one on each core (JOBS), starting from the
+# kept corpus:
 #   tools/fuzz.sh SECONDS [TARGET ...]
 # What is found is written to build/fuzz/artifacts, and the run fails.
 set -euo pipefail
@@ -11,16 +12,19 @@ targets=("$@")
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(basename -s .cc tests/fuzz/*_fuzz.cc)
 tools/build.sh fuzz "${targets[@]}" >/dev/null
 mkdir -p build/fuzz/artifacts
-for target in "${targets[@]}"; do
-  work=build/fuzz/corpus/$target
+
+fuzz() {
+  local target=$1 work=build/fuzz/corpus/$1 log=build/fuzz/artifacts/$1.log
   mkdir -p "$work"
-  log=build/fuzz/artifacts/$target.log
   if ! "build/fuzz/tests/fuzz/$target" "$work" "tests/fuzz/corpus/$target" \
     -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
     -artifact_prefix=build/fuzz/artifacts/ >"$log" 2>&1; then
     tail -n 60 "$log" >&2
     echo "$target: FAILED; the input is in build/fuzz/artifacts" >&2
-    exit 1
+    return 1
   fi
   echo "$target: $(sed -n 's/^stat::number_of_executed_units: //p' "$log") inputs, nothing found"
-done
+}
+export -f fuzz
+export seconds
+printf '%s\n' "${targets[@]}" | xargs -P "${JOBS:-$(nproc)}" -I{} bash -c 'fuzz {}'
