@@ -62,7 +62,7 @@ absl::Status CheckChoice(absl::string_view flag, absl::string_view value,
 }
 
 absl::Status CheckAddress(absl::string_view flag, absl::string_view address) {
-  const absl::Status status = ReadAddress(address).status();
+  absl::Status status = ReadAddress(address).status();
   if (status.ok()) return status;
   return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", address, " ", status.message()));
 }

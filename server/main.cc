@@ -57,7 +57,7 @@ struct Signals {
 
 // The result outlives the signals' thread.
 std::shared_ptr<Signals> ReadSignals(const ServerConfig& config) {
-  const auto signals = std::make_shared<Signals>();
+  auto signals = std::make_shared<Signals>();
   SignalEvents events;
   events.first = [signals](int signal) {
     LogInfo("signal", {{"number", signal}, {"then", signals->serving ? "drain" : "exit"}});

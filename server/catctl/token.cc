@@ -22,7 +22,7 @@ std::string WriteSecret(const std::string& path, const std::string& text) {
   const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (file < 0) return strerror(errno);
   const bool written = write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size());
-  const std::string error = written ? "" : strerror(errno);
+  std::string error = written ? "" : strerror(errno);
   if (close(file) != 0 && written) return strerror(errno);
   return error;
 }

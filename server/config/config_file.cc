@@ -152,7 +152,7 @@ class Reader {
     if (node.kind != YamlNode::Kind::kScalar) {
       return FileError(name_, node.line, key.name, ": one value is expected");
     }
-    const absl::Status status = std::visit(Setter(key, node, folder_), key.field(config_));
+    absl::Status status = std::visit(Setter(key, node, folder_), key.field(config_));
     if (status.ok()) return status;
     return FileError(name_, node.line, key.name, ": ", status.message());
   }
