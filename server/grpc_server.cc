@@ -80,16 +80,19 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerOption
 std::vector<WatchedFiles> GrpcServer::FilesToWatch(const ServerConfig& config) {
   std::vector<WatchedFiles> watched;
   if (const TlsConfig tls = config.tls; !tls.certificate_file.empty()) {
-    std::vector<std::string> paths = {tls.certificate_file, tls.key_file};
-    if (!tls.client_ca_file.empty()) paths.push_back(tls.client_ca_file);
+    std::vector<WatchedFiles::File> files = {{"tls.certificate_file", tls.certificate_file},
+                                             {"tls.key_file", tls.key_file}};
+    if (!tls.client_ca_file.empty()) files.push_back({"tls.client_ca_file", tls.client_ca_file});
     watched.push_back(
-        {"certificates", paths, kCertificateBytesMax,
+        {"certificates", files, kCertificateBytesMax,
          [this, tls](const auto& contents) { return TakeCertificates(tls, contents); }});
   }
   if (const std::string path = config.tokens_file; !path.empty()) {
-    watched.push_back({"tokens", {path}, kTokensBytesMax, [this, path](const auto& contents) {
-                         return TakeTokens(path, contents[0]);
-                       }});
+    watched.push_back(
+        {"tokens",
+         {{"access.tokens_file", path}},
+         kTokensBytesMax,
+         [this, path](const auto& contents) { return TakeTokens(path, contents[0]); }});
   }
   return watched;
 }

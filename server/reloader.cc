@@ -11,11 +11,13 @@
 namespace catserve {
 namespace {
 
-absl::StatusOr<std::vector<std::string>> ReadFiles(const WatchedFiles& files) {
+absl::StatusOr<std::vector<std::string>> ReadFiles(const WatchedFiles& watched) {
   std::vector<std::string> contents;
-  for (const std::string& path : files.paths) {
-    absl::StatusOr<std::string> content = ReadSmallFile(path, files.bytes_max);
-    if (!content.ok()) return content.status();
+  for (const auto& [key, path] : watched.files) {
+    absl::StatusOr<std::string> content = ReadSmallFile(path, watched.bytes_max);
+    if (!content.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(key, ": ", content.status().message()));
+    }
     contents.push_back(*std::move(content));
   }
   return contents;

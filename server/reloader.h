@@ -15,10 +15,14 @@ namespace catserve {
 
 // Files that belong together.
 struct WatchedFiles {
+  struct File {
+    std::string key;  // of the configuration, which named it
+    std::string path;
+  };
   std::string name;  // for the log: "tokens"
-  std::vector<std::string> paths;
+  std::vector<File> files;
   size_t bytes_max = 0;  // of each
-  // Takes over the contents, in the order of the paths, or leaves everything as it is. Errors:
+  // Takes over the contents, in the order of `files`, or leaves everything as it is. Errors:
   // INVALID_ARGUMENT naming the file.
   std::function<absl::Status(const std::vector<std::string>&)> take;
 };

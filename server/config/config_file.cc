@@ -54,6 +54,12 @@ constexpr ConfigKey kKeys[] = {
     {"reload_seconds", [](ServerConfig& c) -> Field { return &c.reload; }, 0.1, 3600},
 };
 
+// 1000000, not 1e+06.
+std::string Plain(double number) {
+  if (number == std::trunc(number)) return absl::StrCat(static_cast<int64_t>(number));
+  return absl::StrCat(number);
+}
+
 // Reads one scalar into its field; what is wrong otherwise.
 class Setter {
  public:
@@ -70,7 +76,7 @@ class Setter {
   absl::Status operator()(int32_t* field) const {
     int64_t number = 0;
     if (node_.quoted || !absl::SimpleAtoi(node_.text, &number)) {
-      return Refuse(" is no whole number; allowed: ", key_.low, " to ", key_.high);
+      return Refuse(" is no whole number; ", Allowed());
     }
     if (absl::Status range = CheckRange(static_cast<double>(number)); !range.ok()) return range;
     *field = static_cast<int32_t>(number);
@@ -79,7 +85,7 @@ class Setter {
   absl::Status operator()(absl::Duration* field) const {
     double seconds = 0;
     if (node_.quoted || !absl::SimpleAtod(node_.text, &seconds)) {
-      return Refuse(" is no number of seconds; allowed: ", key_.low, " to ", key_.high);
+      return Refuse(" is no number of seconds; ", Allowed());
     }
     if (absl::Status range = CheckRange(seconds); !range.ok()) return range;
     *field = absl::Seconds(seconds);
@@ -106,7 +112,10 @@ class Setter {
   // NaN is never in range.
   absl::Status CheckRange(double number) const {
     if (number >= key_.low && number <= key_.high) return absl::OkStatus();
-    return Refuse(" is out of range; allowed: ", key_.low, " to ", key_.high);
+    return Refuse(" is out of range; ", Allowed());
+  }
+  std::string Allowed() const {
+    return absl::StrCat("allowed: ", Plain(key_.low), " to ", Plain(key_.high));
   }
   template <typename... What>
   absl::Status Refuse(const What&... what) const {
@@ -174,16 +183,18 @@ class Reader {
   ServerConfig& config_;
 };
 
-// What no single key can tell.
-absl::Status CheckTogether(const ServerConfig& config, const std::string& name) {
-  const TlsConfig& tls = config.tls;
-  if (tls.certificate_file.empty() != tls.key_file.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        name, ": tls: certificate_file and key_file are given together or not at all"));
-  }
-  if (!tls.client_ca_file.empty() && tls.certificate_file.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        name, ": tls.client_ca_file: mutual TLS also needs certificate_file and key_file"));
+// What no single key can tell: each of `tls` needs the first two.
+absl::Status CheckTogether(const YamlNode& root, const std::string& name) {
+  for (const YamlNode& group : root.items) {
+    if (group.key != "tls") continue;
+    for (const YamlNode& given : group.items) {
+      for (const char* needed : {"certificate_file", "key_file"}) {
+        const auto is_needed = [needed](const YamlNode& node) { return node.key == needed; };
+        if (std::any_of(group.items.begin(), group.items.end(), is_needed)) continue;
+        return FileError(name, given.line, "tls.", given.key, ": given without tls.", needed,
+                         "; name that too, or none of `tls`");
+      }
+    }
   }
   return absl::OkStatus();
 }
@@ -197,7 +208,7 @@ absl::StatusOr<ServerConfig> ParseServerConfig(absl::string_view text, const std
   if (!root.ok()) return root.status();
   ServerConfig config;
   if (auto status = Reader(name, config).ReadGroup(*root, ""); !status.ok()) return status;
-  if (auto status = CheckTogether(config, name); !status.ok()) return status;
+  if (auto status = CheckTogether(*root, name); !status.ok()) return status;
   return config;
 }
 

@@ -1,11 +1,17 @@
 #include "server/config/yaml_file.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
-#include <fstream>
+#include <cerrno>
 #include <set>
 #include <sstream>
+#include <system_error>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/escaping.h"
 #include "yaml-cpp/eventhandler.h"
 #include "yaml-cpp/exceptions.h"
@@ -153,14 +159,27 @@ absl::StatusOr<YamlNode> ParseYaml(absl::string_view text, const std::string& na
 }
 
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t bytes_max) {
-  std::ifstream file(path, std::ios::binary);
+  const auto unreadable = [&path](absl::string_view why) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " cannot be read: ", why));
+  };
+  const auto failed = [&unreadable] {
+    return unreadable(absl::StrCat(std::generic_category().message(errno),
+                                   "; is it a file, and may this user read it?"));
+  };
+  // Opening a pipe would otherwise wait until somebody writes to it.
+  const int file = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  if (file < 0) return failed();
+  const absl::Cleanup closer = [file] { close(file); };
+  struct stat info {};
+  if (fstat(file, &info) != 0) return failed();
+  if (!S_ISREG(info.st_mode)) return unreadable("no regular file; a pipe or a folder will not do");
   std::string text(bytes_max + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!file.is_open() || file.bad() || (file.fail() && !file.eof())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, " cannot be read: is it a file, and may this user read it?"));
+  size_t size = 0;
+  for (ssize_t count = 1; count > 0 && size < text.size(); size += static_cast<size_t>(count)) {
+    count = read(file, text.data() + size, text.size() - size);
+    if (count < 0) return failed();
   }
-  text.resize(static_cast<size_t>(file.gcount()));
+  text.resize(size);
   if (text.size() > bytes_max) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, " is too large; allowed: at most ", bytes_max, " bytes"));

@@ -32,7 +32,8 @@ struct YamlLimits {
 absl::StatusOr<YamlNode> ParseYaml(absl::string_view text, const std::string& name,
                                    const YamlLimits& limits);
 
-// The whole file. Errors: INVALID_ARGUMENT naming the file: unreadable, or larger than `bytes_max`.
+// The whole file. Errors: INVALID_ARGUMENT naming the file: unreadable, no
+// regular file (pipes would wait), or larger than `bytes_max`.
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t bytes_max);
 
 // What the file says, made safe for a terminal and short.

@@ -135,12 +135,33 @@ TEST(Secured, WhatIsWrongWithTheFilesEndsTheStart) {
   ExpectRefused(with("\nconnections:\n  count_max: many\n"),
                 {path + ":3: connections.count_max: many", "1 to 100000"});
   ExpectRefused({local, "--config=no/such.yaml"}, {"--config=no/such.yaml"});
-  ExpectRefused(with("access: {tokens_file: t.yaml}\n"), {"t.yaml cannot be read"});
+  ExpectRefused(with("access: {tokens_file: t.yaml}\n"),
+                {"access.tokens_file: ", "t.yaml cannot be read"});
   directory.Write("t.yaml", "- owner: a\n");
   ExpectRefused(with("access: {tokens_file: t.yaml}\n"), {"t.yaml:1: sha256: missing"});
-  ExpectRefused(with("tls: {certificate_file: a, key_file: b}\n"), {"a cannot be read"});
+  ExpectRefused(with("tls: {certificate_file: a, key_file: b}\n"),
+                {"tls.certificate_file: ", "a cannot be read"});
   ExpectRefused({"--listen_address=0.0.0.0:0"},
                 {"--listen_address=0.0.0.0:0", "plaintext_allowed: true"});
+}
+
+TEST(Secured, APipeInAFilesPlaceIsRefusedAndHoldsNothingUp) {
+  const TempDirectory directory;
+  const std::string config = directory.File("c.yaml"), tokens = directory.File("t.yaml");
+  directory.Write("c.yaml", "access: {tokens_file: t.yaml}\nreload_seconds: 3600\n");
+  directory.Write("t.yaml", "[]");
+  ServedProcess server(kModel, {"--config=" + config});
+  ASSERT_TRUE(server.WaitUntilServing()) << server.err();
+  std::filesystem::remove(tokens);
+  ASSERT_EQ(mkfifo(tokens.c_str(), 0600), 0);
+  server.Signal(SIGHUP);
+  EXPECT_THAT(server.WaitForError("event=reload_failed"),
+              AllOf(HasSubstr("access.tokens_file"), HasSubstr("no regular file")));
+  server.Signal(SIGTERM);
+  EXPECT_EQ(server.Wait(), 0);
+  const std::string local = "--listen_address=127.0.0.1:0";
+  ExpectRefused({local, "--config=" + config}, {"access.tokens_file", "no regular file"});
+  ExpectRefused({local, "--config=" + tokens}, {"--config=" + tokens, "no regular file"});
 }
 
 TEST(Secured, HangupEndsAServerThatHasNothingToReload) {
