@@ -2,12 +2,16 @@
 
 #include <grpc/grpc.h>
 #include <openssl/bio.h>
+#include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
+#include <algorithm>
+#include <array>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -44,6 +48,34 @@ Owned<EVP_PKEY> ReadKey(const std::string& pem) {
   return Owned<EVP_PKEY>(PEM_read_bio_PrivateKey(Open(pem).get(), nullptr, no_passphrase, nullptr));
 }
 
+// What the TLS libraries under gRPC's clients have in common: not other curves, nor Ed25519.
+bool EveryClientCanUse(const EVP_PKEY* key) {
+  constexpr int kRsaBitsMin = 2048;
+  constexpr absl::string_view kCurves[] = {SN_X9_62_prime256v1, SN_secp384r1, SN_secp521r1};
+  if (key == nullptr) return false;
+  if (EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA) return EVP_PKEY_get_bits(key) >= kRsaBitsMin;
+  std::array<char, 64> curve{};
+  return EVP_PKEY_get_base_id(key) == EVP_PKEY_EC &&
+         EVP_PKEY_get_group_name(key, curve.data(), curve.size(), nullptr) == 1 &&
+         std::find(std::begin(kCurves), std::end(kCurves), curve.data()) != std::end(kCurves);
+}
+
+// What is wrong with the server's own certificate; empty: nothing.
+absl::string_view Fault(const X509* leaf) {
+  if (X509_cmp_current_time(X509_get0_notAfter(leaf)) != 1) {
+    return "the certificate has expired; put a new one there";
+  }
+  if (X509_cmp_current_time(X509_get0_notBefore(leaf)) != -1) {
+    return "the certificate is not valid yet; put one there that is, or is this machine's clock "
+           "wrong?";
+  }
+  if (!EveryClientCanUse(X509_get0_pubkey(leaf))) {
+    return "not every client can use the certificate's key; make an EC key on P-256, P-384 or "
+           "P-521, or an RSA key of 2048 bits or more";
+  }
+  return "";
+}
+
 absl::Status Refuse(absl::string_view key, const std::string& path, absl::string_view what) {
   ERR_clear_error();
   return absl::InvalidArgumentError(absl::StrCat(key, ": ", path, ": ", what));
@@ -59,9 +91,7 @@ absl::Status CheckCertificates(const Certificates& certificates, const TlsConfig
   const std::vector<Owned<X509>> chain = ReadAll(certificates.chain);
   if (chain.empty()) return bad_chain("no PEM certificate; write the certificate and its chain");
   X509* const leaf = chain.front().get();
-  if (X509_cmp_current_time(X509_get0_notAfter(leaf)) < 0) {
-    return bad_chain("the certificate has expired; put a new one there");
-  }
+  if (const absl::string_view fault = Fault(leaf); !fault.empty()) return bad_chain(fault);
   const Owned<EVP_PKEY> key = ReadKey(certificates.key);
   if (key == nullptr) {
     return Refuse("tls.key_file", files.key_file,
@@ -69,8 +99,7 @@ absl::Status CheckCertificates(const Certificates& certificates, const TlsConfig
   }
   const Owned<SSL_CTX> context(SSL_CTX_new(TLS_server_method()));
   if (context == nullptr || SSL_CTX_use_certificate(context.get(), leaf) != 1) {
-    return bad_chain(
-        "the certificate is refused as too weak; use a key of 2048 bits (RSA) or more");
+    return bad_chain("the certificate is refused as too weak; have it signed with SHA-256");
   }
   if (SSL_CTX_use_PrivateKey(context.get(), key.get()) != 1) {
     return Refuse("tls.key_file", files.key_file,

@@ -26,8 +26,8 @@ struct Certificates {
 };
 
 // OK for what a TLS server can start from: everything parses, the key is the certificate's, which
-// has not expired. Errors: INVALID_ARGUMENT naming the file and the remedy. `files`: whose
-// contents.
+// is valid now and of a kind that every client can use. Errors: INVALID_ARGUMENT naming the file
+// and the remedy. `files`: whose contents.
 absl::Status CheckCertificates(const Certificates& certificates, const TlsConfig& files);
 
 // New connections use what was last set. gRPC asks for it at each handshake and drops its old

@@ -2,6 +2,7 @@
 
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/rsa.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 
@@ -27,13 +28,22 @@ void AddExtension(X509* certificate, int kind, const char* value) {
   X509_EXTENSION_free(extension);
 }
 
-X509* Make(EVP_PKEY* key, const std::string& name, long seconds) {
+EVP_PKEY* MakeKey(const std::string& kind) {
+  EVP_PKEY* const key = kind == "ED25519"   ? EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519")
+                        : kind == "RSA1024" ? EVP_RSA_gen(1024)
+                        : kind == "RSA2048" ? EVP_RSA_gen(2048)
+                                            : EVP_EC_gen(kind.c_str());
+  if (key == nullptr) throw std::runtime_error("no key " + kind);
+  return key;
+}
+
+X509* Make(EVP_PKEY* key, const std::string& name, const Terms& terms) {
   static long serial = 0;
   X509* const certificate = X509_new();
   X509_set_version(certificate, 2);
   ASN1_INTEGER_set(X509_get_serialNumber(certificate), ++serial);
-  X509_gmtime_adj(X509_getm_notBefore(certificate), -7200);
-  X509_gmtime_adj(X509_getm_notAfter(certificate), seconds);
+  X509_gmtime_adj(X509_getm_notBefore(certificate), terms.from);
+  X509_gmtime_adj(X509_getm_notAfter(certificate), terms.until);
   X509_set_pubkey(certificate, key);
   if (!name.empty()) {
     X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_UTF8,
@@ -50,7 +60,7 @@ std::string CertificatePem(X509* certificate) {
 }  // namespace
 
 Authority::Authority(const std::string& name)
-    : key_(EVP_EC_gen("P-256")), certificate_(Make(key_, name, 7200)) {
+    : key_(MakeKey("P-256")), certificate_(Make(key_, name, {.until = 7200})) {
   X509_set_issuer_name(certificate_, X509_get_subject_name(certificate_));
   AddExtension(certificate_, NID_basic_constraints, "critical,CA:TRUE");
   X509_sign(certificate_, key_, EVP_sha256());
@@ -62,9 +72,9 @@ Authority::~Authority() {
   EVP_PKEY_free(key_);
 }
 
-Issued Authority::Issue(const std::string& common_name, long seconds) const {
-  EVP_PKEY* const key = EVP_EC_gen("P-256");
-  X509* const certificate = Make(key, common_name, seconds);
+Issued Authority::Issue(const std::string& common_name, const Terms& terms) const {
+  EVP_PKEY* const key = MakeKey(terms.key);
+  X509* const certificate = Make(key, common_name, terms);
   X509_set_issuer_name(certificate, X509_get_subject_name(certificate_));
   AddExtension(certificate, NID_subject_alt_name, "DNS:localhost,IP:127.0.0.1");
   X509_sign(certificate, key_, EVP_sha256());

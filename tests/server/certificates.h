@@ -17,6 +17,13 @@ struct Issued {
   std::string key;
 };
 
+// What a certificate says, other than its name.
+struct Terms {
+  long from = -7200;          // NOLINT: OpenSSL's long; seconds from now
+  long until = 3600;          // NOLINT
+  std::string key = "P-256";  // or another curve, "ED25519", "RSA1024", "RSA2048"
+};
+
 // A certificate authority.
 class Authority {
  public:
@@ -25,9 +32,8 @@ class Authority {
 
   const std::string& pem() const { return pem_; }
 
-  // Signed by it; for 127.0.0.1 and localhost. Valid until `seconds` from now.
-  Issued Issue(const std::string& common_name,
-               long seconds = 3600) const;  // NOLINT: OpenSSL's long
+  // Signed by it; for 127.0.0.1 and localhost.
+  Issued Issue(const std::string& common_name, const Terms& terms = {}) const;
 
  private:
   evp_pkey_st* key_;

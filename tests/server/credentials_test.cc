@@ -25,10 +25,27 @@ TEST(Certificates, GoodOnesAreTaken) {
   EXPECT_TRUE(CheckCertificates({issued.certificate, issued.key, ""}, files).ok());
 }
 
+TEST(Certificates, WhatNoHandshakeCouldUseIsRefused) {
+  const Authority authority("a");
+  const auto check = [&authority](const Terms& terms) {
+    const Issued issued = authority.Issue("server", terms);
+    const absl::Status status =
+        CheckCertificates({issued.certificate, issued.key, ""}, {"server.crt", "server.key", ""});
+    return status.ok() ? "taken" : std::string(status.message());
+  };
+  for (const char* key : {"P-256", "P-384", "P-521", "RSA2048"}) {
+    EXPECT_EQ(check({.key = key}), "taken") << key;
+  }
+  for (const char* key : {"secp256k1", "P-224", "brainpoolP256r1", "ED25519", "RSA1024"}) {
+    EXPECT_THAT(check({.key = key}), HasSubstr("P-256, P-384 or P-521, or an RSA key")) << key;
+  }
+  EXPECT_THAT(check({.from = 600}), HasSubstr("server.crt: the certificate is not valid yet"));
+}
+
 TEST(Certificates, EachMistakeNamesTheFileAndTheRemedy) {
   const Authority authority("a");
   const Issued issued = authority.Issue("server"), other = authority.Issue("server");
-  const Issued expired = authority.Issue("server", -60);
+  const Issued expired = authority.Issue("server", {.until = -60});
   const std::string half = issued.certificate.substr(0, issued.certificate.size() / 2);
   const struct {
     Certificates certificates;

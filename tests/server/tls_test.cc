@@ -142,13 +142,25 @@ TEST(Tls, ABrokenNewCertificateLeavesTheOldInUse) {
   Certified files;
   files.Write(issued);
   ScriptedServer house(files.Options());
-  for (const Issued& broken : {Issued{"garbage", issued.key}, Issued{issued.certificate, other.key},
-                               authority.Issue("server", -60)}) {
+  for (const Issued& broken :
+       {Issued{"garbage", issued.key}, Issued{issued.certificate, other.key},
+        authority.Issue("server", {.until = -60}), authority.Issue("server", {.key = "ED25519"})}) {
     files.Write(broken);
     const std::string log = ReloadUntilLogged(house.server(), "reload_failed");
     EXPECT_THAT(log, AllOf(HasSubstr("what=certificates"), HasSubstr("the old stays in use")));
     Stubs newcomer = Trusting(house, authority);
     EXPECT_TRUE(CallMethod(newcomer, "GetModel").ok());
+  }
+}
+
+TEST(Tls, ClientsCanUseEveryKindOfKeyThatIsTaken) {
+  const Authority authority("ours");
+  for (const char* key : {"P-256", "P-384", "P-521", "RSA2048"}) {
+    Certified files;
+    files.Write(authority.Issue("server", {.key = key}));
+    ScriptedServer house(files.Options());
+    Stubs stubs = Trusting(house, authority);
+    EXPECT_TRUE(CallMethod(stubs, "GetModel").ok()) << key;
   }
 }
 
