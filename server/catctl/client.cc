@@ -17,6 +17,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/flags/flag.h"
+#include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -156,6 +157,12 @@ int Fail(const grpc::Status& status, const Client& client, bool answered) {
                                       "with --server=HOST:PORT; a server with TLS needs --tls_ca");
   } else if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
     message = absl::StrCat("no answer within --timeout_seconds from ", client.address);
+  } else if (message.empty()) {
+    const bool unknown = status.error_code() == grpc::StatusCode::UNIMPLEMENTED;
+    message = absl::StrCat(
+        absl::StatusCodeToString(static_cast<absl::StatusCode>(status.error_code())),
+        ": the server at ", client.address,
+        unknown ? " does not answer this; is it the health port?" : " says nothing more");
   }
   std::fprintf(stderr, "catctl: %s\n", message.c_str());
   return kExitError;

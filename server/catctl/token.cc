@@ -40,8 +40,8 @@ int TokenCommand() {
   }
   const absl::StatusOr<std::string> token = MakeToken();
   if (!token.ok()) return FailUsage(token.status().message());
-  std::string entry = absl::StrCat("- owner: ", owner,
-                                   "\n  sha256: ", absl::BytesToHexString(Sha256(*token)), "\n");
+  std::string entry = absl::StrCat("- owner: \"", owner,  // quoted: - and null are names, too
+                                   "\"\n  sha256: ", absl::BytesToHexString(Sha256(*token)), "\n");
   if (const auto max = absl::GetFlag(FLAGS_requests_max)) {
     absl::StrAppend(&entry, "  requests_max: ", *max, "\n");
   }
@@ -55,8 +55,10 @@ int TokenCommand() {
     return FailUsage(
         absl::StrCat("--token_file=", path, " cannot be written as a new file: ", error));
   }
-  std::fputs(entry.c_str(), stdout);
-  return kExitOk;
+  if (std::fputs(entry.c_str(), stdout) >= 0 && std::fflush(stdout) == 0) return kExitOk;
+  unlink(path.c_str());  // nobody can use a token without its entry
+  std::fprintf(stderr, "catctl: the entry is lost, so %s is removed again\n", path.c_str());
+  return kExitError;  // the program says why
 }
 
 }  // namespace catserve

@@ -5,6 +5,8 @@
 #include <csignal>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
+#include "server/health_port.h"
 #include "tests/server/calls.h"
 #include "tests/server/process.h"
 #include "tests/server/proxy.h"
@@ -151,6 +153,20 @@ TEST(Catctl, ErrorsSayWhatToDo) {
     const Ran ran = RunClient(bad.args);
     EXPECT_EQ(ran.code, bad.code);
     EXPECT_THAT(ran.err, AllOf(StartsWith("catctl: "), HasSubstr(bad.says)));
+  }
+}
+
+TEST(Catctl, TheHealthPortIsRecognized) {
+  const auto health = HealthPort::Start("127.0.0.1:0");
+  ASSERT_TRUE(health.ok());
+  const std::string address = absl::StrCat("127.0.0.1:", (*health)->port());
+  for (std::vector<std::string> args :
+       {std::vector<std::string>{"model"}, {"load"}, {"generate", "x"}}) {
+    args.push_back("--server=" + address);
+    const Ran ran = RunClient(args);
+    EXPECT_EQ(ran.code, 1);
+    EXPECT_EQ(ran.err, absl::StrCat("catctl: UNIMPLEMENTED: the server at ", address,
+                                    " does not answer this; is it the health port?\n"));
   }
 }
 

@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "server/config/tokens_file.h"
 #include "tests/server/certificates.h"
 #include "tests/server/process.h"
 
@@ -42,8 +43,9 @@ TEST(CatctlToken, WritesTheTokenForItsUserAloneAndPrintsTheEntry) {
   const Ran made = RunClient({"token", "--owner=a", "--token_file", directory.File("a.token"),
                               "--requests_max=3", "--tokens_per_minute_max=500"});
   EXPECT_EQ(made.code, 0) << made.err;
-  EXPECT_THAT(made.out, AllOf(HasSubstr("- owner: a\n  sha256: "), HasSubstr("requests_max: 3\n"),
-                              HasSubstr("tokens_per_minute_max: 500\n")));
+  EXPECT_THAT(made.out,
+              AllOf(HasSubstr("- owner: \"a\"\n  sha256: "), HasSubstr("requests_max: 3\n"),
+                    HasSubstr("tokens_per_minute_max: 500\n")));
   const std::string token = ReadAll(directory.File("a.token"));
   EXPECT_THAT(token, HasSubstr("catserve_"));
   EXPECT_THAT(made.out, Not(HasSubstr(token.substr(0, token.size() - 1))));
@@ -59,6 +61,29 @@ TEST(CatctlToken, WritesTheTokenForItsUserAloneAndPrintsTheEntry) {
                 .code,
             2);
   EXPECT_FALSE(std::filesystem::exists(directory.File("b.token")));
+}
+
+TEST(CatctlToken, EveryAllowedOwnerMakesAnEntryThatTheServerTakes) {
+  const TempDirectory directory;
+  for (const std::string owner : {"-", ":", "@x", "null", ".5", "a:", "7"}) {
+    const Ran made = MakeToken(directory, owner);
+    EXPECT_EQ(made.code, 0) << made.err;
+    const auto entries = ParseTokens(made.out, "t.yaml");
+    ASSERT_TRUE(entries.ok()) << entries.status();
+    EXPECT_EQ(entries->at(0).owner, owner);
+  }
+}
+
+TEST(CatctlToken, ATokenWhoseEntryIsLostIsRemoved) {
+  const TempDirectory directory;
+  const std::string file = directory.File("a.token");
+  for (const char* lost : {" >/dev/full", " >&-"}) {
+    const std::string command = ClientBinary() + " token --owner=a --token_file=" + file + lost;
+    Process process({"/bin/sh", "-c", command});
+    EXPECT_EQ(process.Wait(), 1) << lost;
+    EXPECT_THAT(process.err(), HasSubstr(file + " is removed again")) << lost;
+    EXPECT_FALSE(std::filesystem::exists(file)) << lost;
+  }
 }
 
 TEST(Secured, TlsAndTokensFromOneFileWithReloadOnHangup) {
