@@ -65,7 +65,7 @@ GrpcServer::GrpcServer(const ServerOptions& options, Metrics& metrics)
                    {&access_, &metrics},
                    options.config.readers.lag_tokens_max}),
       models_(gate_, {&access_, &metrics}),
-      kserve_(gate_, access_),
+      kserve_(gate_, {&access_, &metrics}),
       reloader_(FilesToWatch(options.config)) {}
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerOptions& options,
@@ -179,6 +179,7 @@ GrpcServer::~GrpcServer() {
 void GrpcServer::Sweep(absl::Duration reader_stall) {
   while (!stopping_.WaitForNotificationWithTimeout(reader_stall / 4)) {
     live_.CancelStalled(absl::Now() - reader_stall);
+    kserve_.CancelStalled(absl::Now() - reader_stall);
   }
 }
 

@@ -96,14 +96,15 @@ absl::StatusOr<OfferedLoad> ReadLoad() {
   const OfferedLoad load{absl::GetFlag(FLAGS_requests_per_second),
                          absl::GetFlag(FLAGS_prompt_tokens), absl::GetFlag(FLAGS_generated_tokens),
                          absl::GetFlag(FLAGS_utilisation)};
-  if (!(load.requests_per_second > 0 && load.requests_per_second < 1e6)) {
-    return absl::InvalidArgumentError("plan needs --requests_per_second=RATE, above 0");
+  if (!(load.requests_per_second > 0 && load.requests_per_second <= 1e6)) {
+    return absl::InvalidArgumentError(
+        "plan needs --requests_per_second=RATE, above 0, at most 1000000");
   }
   if (load.prompt_tokens < 1 || load.generated_tokens < 1) {
     return absl::InvalidArgumentError("--prompt_tokens and --generated_tokens: at least 1 each");
   }
-  if (!(load.utilisation > 0 && load.utilisation <= 1)) {
-    return absl::InvalidArgumentError("--utilisation: above 0, at most 1");
+  if (!(load.utilisation >= 0.01 && load.utilisation <= 1)) {
+    return absl::InvalidArgumentError("--utilisation: 0.01 to 1");
   }
   if (!(absl::GetFlag(FLAGS_measure_seconds) > 0)) {
     return absl::InvalidArgumentError("--measure_seconds: above 0");
@@ -141,9 +142,10 @@ void PrintRow(const v1::ChunkSizeInfo& info, const MeasuredReplica& measured,
       info.has_heldout_bits_per_byte() ? absl::StrCat(info.heldout_bits_per_byte()) : "-";
   const std::string size = info.chunk_size() > 0 ? absl::StrCat(info.chunk_size()) : "dense";
   constexpr double kMiB = 1 << 20;
-  std::printf("%10s  %9s  %10.2f  %9.2f  %8d  %10.1f  %13.2f  %13.1f\n", size.c_str(),
+  std::printf("%10s  %9s  %10.2f  %9.2f  %8s  %10.1f  %13.2f  %13.1f\n", size.c_str(),
               quality.c_str(), measured.requests_per_second, measured.request_seconds,
-              sizing.replicas, sizing.concurrent, static_cast<double>(sizing.sequence_bytes) / kMiB,
+              absl::StrCat(sizing.replicas).c_str(), sizing.concurrent,
+              static_cast<double>(sizing.sequence_bytes) / kMiB,
               static_cast<double>(sizing.memory_bytes) / kMiB);
   std::fflush(stdout);  // the next row takes a while
 }
@@ -170,6 +172,12 @@ int PlanCommand(const Client& client, const std::vector<std::string>&) {
   if (replica.load.running_requests() + replica.load.waiting_requests() > 0) {
     std::fputs("catctl: the server is busy with others: what follows is too low\n", stderr);
   }
+  const int64_t tokens = int64_t{load->prompt_tokens} + load->generated_tokens;
+  if (tokens > replica.model.context_limit()) {
+    return FailUsage(absl::StrCat("--prompt_tokens and --generated_tokens are ", tokens,
+                                  " together; the model's context is ",
+                                  replica.model.context_limit()));
+  }
   const int32_t streams = std::min(replica.model.slots(), kStreamsMax);
   PrintHead(replica, *load, streams);
   v1::ChunkSizeInfo dense;
@@ -185,8 +193,11 @@ int PlanCommand(const Client& client, const std::vector<std::string>&) {
     if (Interrupted()) return kExitInterrupted;
     PrintRow(info, measured, SizeFor(*load, measured, info.chunk_size(), replica.geometry()));
   }
-  std::printf("\nStart each replica with --slots=%d and --kv_memory_bytes of the last column.\n",
-              streams);
+  std::printf(
+      "\nStart each replica with --slots=%d and the last column, in bytes, as --kv_memory_bytes; "
+      "one\n"
+      "replica more lets one be missing.\n",
+      streams);
   return kExitOk;
 }
 

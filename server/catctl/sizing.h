@@ -23,7 +23,7 @@ struct MeasuredReplica {
 };
 
 struct Sizing {
-  int32_t replicas = 0;
+  int64_t replicas = 0;
   double concurrent = 0;       // requests running in one replica, on average (Little's law)
   int64_t sequence_bytes = 0;  // KV memory of one sequence at its longest
   int64_t memory_bytes = 0;    // of a replica: all the streams that were measured, at their longest

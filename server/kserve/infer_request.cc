@@ -205,6 +205,7 @@ absl::Status BadInput(const Input& input, absl::string_view what) {
 absl::StatusOr<int64_t> Elements(const Input& input) {
   const int dimensions = input.shape_size();
   const bool one_row = dimensions == 1 || (dimensions == 2 && input.shape(0) == 1);
+  if (dimensions > 8) return BadInput(input, "more than 8 dimensions; allowed: [n] or [1, n]");
   if (!one_row || input.shape(dimensions - 1) < 1) {
     return BadInput(input, absl::StrCat("shape [", absl::StrJoin(input.shape(), ", "),
                                         "]; allowed: [n] or [1, n], n of 1 or more"));
@@ -321,6 +322,10 @@ absl::Status ReadOutputs(const inference::ModelInferRequest& message, InferReque
 }  // namespace
 
 absl::StatusOr<InferRequest> ReadInfer(const inference::ModelInferRequest& message) {
+  if (message.id().size() > kIdBytesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("id has ", message.id().size(), " bytes; allowed: at most ", kIdBytesMax));
+  }
   InferRequest request;
   absl::Status status = ReadPrompt(message, *request.generate.mutable_prompt());
   if (status.ok()) status = ReadParameters(message, request.generate);

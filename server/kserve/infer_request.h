@@ -15,6 +15,7 @@ inline constexpr char kIdsInput[] = "input_ids";      // INT32 or INT64, one pro
 inline constexpr char kTextOutput[] = "text_output";  // BYTES, one element
 inline constexpr char kIdsOutput[] = "output_ids";    // INT32
 inline constexpr char kVersion[] = "1";               // of the one model served
+inline constexpr size_t kIdBytesMax = 256;            // of a request's id, which comes back
 
 // What one inference asks for.
 struct InferRequest {

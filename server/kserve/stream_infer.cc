@@ -3,10 +3,19 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/kserve/refusal.h"
+#include "server/status.h"
 
 namespace catserve::kserve {
 
+void LiveStreams::CancelStalled(absl::Time since) {
+  absl::MutexLock lock(&mutex_);  // held, so that none of them ends meanwhile
+  for (StreamInfer* const stream : streams_) stream->CancelIfStalled(since);
+}
+
 StreamInfer::StreamInfer(Parts parts) : parts_(parts) {
+  parts_.live->Add(this);
   absl::MutexLock lock(&mutex_);
   GoOn();
 }
@@ -19,7 +28,8 @@ void StreamInfer::OnReadDone(bool ok) {
     if (!ok) {
       reads_done_ = true;
     } else if (absl::Status status = gone_ ? absl::OkStatus() : Begin(); !status.ok()) {
-      PushError(request_.id(), status);
+      parts_.metrics->CountRequest("ModelStreamInfer", ToGrpc(status).error_code());
+      PushError(request_.id().size() <= kIdBytesMax ? request_.id() : "", status);
     }
     over = GoOn();
   }
@@ -80,7 +90,7 @@ void StreamInfer::OnBranchDone(Branch& branch, const grpc::Status& status) {
 void StreamInfer::PushError(const std::string& id, const absl::Status& status) {
   Outgoing outgoing;
   outgoing.response.set_error_message(
-      absl::StrCat(absl::StatusCodeToString(status.code()), ": ", status.message()));
+      absl::StrCat(absl::StatusCodeToString(status.code()), ": ", Shortened(status).message()));
   outgoing.response.mutable_infer_response()->set_id(id);
   outgoing_.push_back(std::move(outgoing));
 }
@@ -97,6 +107,16 @@ void StreamInfer::OnWriteDone(bool ok) {
     over = GoOn();
   }
   if (over) Finish(grpc::Status::OK);
+}
+
+void StreamInfer::CancelIfStalled(absl::Time since) {
+  absl::MutexLock lock(&mutex_);
+  if (writing_ && write_start_ < since) parts_.context->TryCancel();
+}
+
+void StreamInfer::OnDone() {
+  parts_.live->Remove(this);
+  delete this;
 }
 
 void StreamInfer::OnCancel() {
@@ -122,6 +142,7 @@ void StreamInfer::GiveUp() {
 bool StreamInfer::GoOn() {
   if (!writing_ && !outgoing_.empty()) {
     writing_ = true;
+    write_start_ = absl::Now();
     StartWrite(&outgoing_.front().response);
   }
   const bool room = branches_.size() + outgoing_.size() < kStreamRequestsMax;

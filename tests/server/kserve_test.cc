@@ -114,6 +114,7 @@ TEST(ReadInfer, IdsComeRawOrAsContentsIn32Or64Bits) {
 TEST(ReadInfer, EachMistakeNamesItsTensorOrParameterAndWhatIsAllowed) {
   std::map<std::string, inference::ModelInferRequest> cases;  // by what the error says
   cases["expected 1 input"] = {};
+  cases["id has 257 bytes; allowed: at most 256"].set_id(std::string(257, 'x'));
   cases["input text_input: shape [0]"] = Ask(kserve::kTextInput, "BYTES", 0, "");
   cases["input input_ids: shape [-1]"] = Ask(kserve::kIdsInput, "INT32", -1, "");
   cases["one element of type BYTES"] = Ask(kserve::kTextInput, "BYTES", 2, RawText("a"));
@@ -153,7 +154,8 @@ TEST(ReadInfer, EachMistakeNamesItsTensorOrParameterAndWhatIsAllowed) {
 
 class KServe : public ::testing::Test {
  protected:
-  KServe() : house_(ScriptedServer::Options{.queue_requests_max = 256}) {
+  KServe() : KServe(ScriptedServer::Options{.queue_requests_max = 256}) {}
+  explicit KServe(ScriptedServer::Options options) : house_(std::move(options)) {
     house_.executor().SetScript(house_.Bytes("hello"));
     stub_ = inference::GRPCInferenceService::NewStub(house_.stubs().channel);
   }
@@ -301,6 +303,40 @@ TEST_F(KServe, AStreamWhoseClientVanishesFreesEverything) {
     context.TryCancel();
   }
   EXPECT_LT(house_.StepsUntilIdle(), 40);
+}
+
+TEST_F(KServe, AnErrorDoesNotSendBackAllThatWasWrong) {
+  inference::ModelInferRequest request = AskIds({1, 2, 3}, 1);
+  request.mutable_inputs(0)->set_name(std::string(100'000, 'n'));
+  grpc::ClientContext unary, streaming;
+  inference::ModelInferResponse response;
+  const grpc::Status status = stub_->ModelInfer(&unary, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_LT(status.error_message().size(), 1100);
+  const auto stream = stub_->ModelStreamInfer(&streaming);
+  request.set_id(std::string(100'000, 'i'));
+  ASSERT_TRUE(stream->Write(request));
+  inference::ModelStreamInferResponse refused;
+  ASSERT_TRUE(stream->Read(&refused));
+  EXPECT_THAT(refused.error_message(), HasSubstr("id has 100000 bytes"));
+  EXPECT_LT(refused.ByteSizeLong(), 1200);
+}
+
+class KServeStalled : public KServe {
+ protected:
+  KServeStalled() : KServe(ScriptedServer::Options{.reader_stall = absl::Milliseconds(100)}) {}
+};
+
+TEST_F(KServeStalled, AStreamThatNobodyReadsIsCancelled) {
+  Stubs narrow(house_.address(), 4096);  // bytes that the transport takes in for it
+  const auto stub = inference::GRPCInferenceService::NewStub(narrow.channel);
+  grpc::ClientContext context;
+  const auto stream = stub->ModelStreamInfer(&context);
+  while (stream->Write(AskIds({1, 2, 3}, 200))) continue;  // until it is cancelled
+  inference::ModelStreamInferResponse response;
+  while (stream->Read(&response)) continue;
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  AwaitIdle(house_.stubs());
 }
 
 }  // namespace
