@@ -239,7 +239,8 @@ absl::Status Run(const ServerOptions& options) {
 
 int ExitCode(const absl::Status& status) {
   if (status.ok()) return 0;
-  return absl::IsInvalidArgument(status) ? kExitBadInput : kExitFailure;
+  const bool bad_input = absl::IsInvalidArgument(status) || absl::IsNotFound(status);
+  return bad_input ? kExitBadInput : kExitFailure;
 }
 
 int Main(const std::vector<std::string>& args) {

@@ -19,6 +19,7 @@
 #include "absl/flags/flag.h"
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -79,6 +80,13 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> ReadCredentials() {
   return grpc::SslCredentials(options);
 }
 
+bool IsThisMachine(absl::string_view address) {
+  for (const char* const start : {"127.", "localhost:", "[::1]:", "unix:"}) {
+    if (absl::StartsWith(address, start)) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 absl::StatusOr<Client> Connect() {
@@ -87,6 +95,12 @@ absl::StatusOr<Client> Connect() {
   absl::StatusOr<std::string> token = ReadToken();
   if (!token.ok()) return token.status();
   client.token = *std::move(token);
+  if (!client.token.empty() && absl::GetFlag(FLAGS_tls_ca).empty() &&
+      !IsThisMachine(client.address)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the token would travel to ", client.address,
+                     " in plaintext: give --tls_ca, or leave the token away"));
+  }
   const auto credentials = ReadCredentials();
   if (!credentials.ok()) return credentials.status();
   grpc::ChannelArguments arguments;

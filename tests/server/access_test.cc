@@ -216,6 +216,21 @@ TEST(Tokens, TheOtherProtocolNeedsOneToo) {
             std::pair(grpc::StatusCode::UNAUTHENTICATED, grpc::StatusCode::UNAUTHENTICATED));
 }
 
+TEST(Tokens, AStreamOfTheOtherProtocolIsRefusedBeforeItSaysAnything) {
+  Guarded guarded;
+  const auto stub = inference::GRPCInferenceService::NewStub(guarded.house().stubs().channel);
+  grpc::ClientContext context, ready;
+  const auto stream = stub->ModelStreamInfer(&context);
+  inference::ModelStreamInferResponse response;
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  inference::ModelReadyRequest other;
+  other.set_name("other");
+  inference::ModelReadyResponse is_ready;
+  const grpc::Status status = stub->ModelReady(&ready, other, &is_ready);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAUTHENTICATED) << "tells no name";
+}
+
 TEST(Tokens, RequestsAtOnceAreLimitedAndWhoReadsTheEndMayComeBack) {
   Guarded guarded("  requests_max: 1\n");
   guarded.house().executor().Hold();

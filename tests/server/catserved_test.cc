@@ -139,7 +139,7 @@ TEST(Catserved, BadFlagsEndWithCodeTwoAndARemedy) {
   ExpectStartFails({}, 2, {"--model=DIRECTORY"});
   ExpectStartFails({"--model=x", "--threds=3"}, 2, {"--threds", "--threads"});
   ExpectStartFails({"--model=x", "--threads=-1"}, 2, {"--threads=-1", "0 to 1024"});
-  ExpectStartFails(with({"--model=no/such/place"}), 1, {"no/such/place"});
+  ExpectStartFails(with({"--model=no/such/place"}), 2, {"no/such/place"});
   ExpectStartFails(with({"--model=" + kModel, "--default_budget=5"}), 2,
                    {"--default_budget=5", "1, 2, 4, 8, 16"});
   ExpectStartFails(with({"--model=" + kModel, "--step_tokens_max=1"}), 2,

@@ -86,6 +86,16 @@ TEST(CatctlToken, ATokenWhoseEntryIsLostIsRemoved) {
   }
 }
 
+TEST(CatctlToken, DoesNotTravelInPlaintextBeyondThisMachine) {
+  const TempDirectory directory;
+  ASSERT_EQ(MakeToken(directory, "a").code, 0);
+  const Ran refused =  // an address for documentation: nobody is there
+      RunClient({"model", "--server=192.0.2.1:1", "--token_file=" + directory.File("a.token"),
+                 "--timeout_seconds=1"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("192.0.2.1:1 in plaintext: give --tls_ca"));
+}
+
 TEST(Secured, TlsAndTokensFromOneFileWithReloadOnHangup) {
   const TempDirectory directory;
   const Authority authority("ours"), next("next");
