@@ -168,9 +168,12 @@ int Fail(const grpc::Status& status, const Client& client, bool answered) {
                                       " stopped or the connection to it was lost")
                        : absl::StrCat("cannot reach ", client.address,
                                       ": start the server with `make serve`, or name another one "
-                                      "with --server=HOST:PORT; a server with TLS needs --tls_ca");
+                                      "with --server=HOST:PORT; a server with TLS needs --tls_ca (",
+                                      message, ")");
   } else if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
     message = absl::StrCat("no answer within --timeout_seconds from ", client.address);
+  } else if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
+    absl::StrAppend(&message, "; catctl sends that of --token_file or CATSERVE_TOKEN");
   } else if (message.empty()) {
     const bool unknown = status.error_code() == grpc::StatusCode::UNIMPLEMENTED;
     message = absl::StrCat(

@@ -86,6 +86,17 @@ TEST(CatctlToken, ATokenWhoseEntryIsLostIsRemoved) {
   }
 }
 
+TEST(CatctlToken, WhoSendsNoneIsToldWhereToPutIt) {
+  const TempDirectory directory;
+  directory.Write("tokens.yaml", MakeToken(directory, "a").out);
+  directory.Write("c.yaml", "access: {tokens_file: tokens.yaml}\n");
+  ServedProcess server(kModel, {"--config=" + directory.File("c.yaml")});
+  ASSERT_TRUE(server.WaitUntilServing());
+  const Ran refused = RunClient({"model", "--server=" + server.Address()});
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("--token_file or CATSERVE_TOKEN"));
+}
+
 TEST(CatctlToken, DoesNotTravelInPlaintextBeyondThisMachine) {
   const TempDirectory directory;
   ASSERT_EQ(MakeToken(directory, "a").code, 0);
