@@ -1,7 +1,7 @@
 # catserve in a container: two targets, for CPUs (the last, so the default) and for GPUs.
 #   docker build --target cpu  -t catserve:0.1.0 .
 #   docker build --target cuda -t catserve:0.1.0-cuda .
-#   docker run --read-only -p 8500:8500 -v "$PWD/models/english-tiny:/model:ro" catserve:0.1.0
+#   docker run --read-only -p 8500:8500 -v "$PWD/models/text:/model:ro" catserve:0.1.0
 # Bases are pinned by exact tag. The model is no part of the image: mount it at /model.
 
 FROM nvidia/cuda:13.0.1-devel-ubuntu24.04 AS cuda-build

@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 BUILD := build/release
 JOBS ?= $(shell nproc)
-MODEL ?= models/english-tiny
+MODEL ?= models/text
 LISTEN ?= 127.0.0.1:8500
 METRICS ?= 127.0.0.1:9500
 export CCACHE_DIR ?= $(CURDIR)/.cache/ccache

@@ -16,8 +16,8 @@ run() {
   { grep = "$work/output" || true; } >>"$work/figures"
 }
 run kernel_bench
-run engine_bench --model=models/english-tiny --prompt_tokens=256
-run engine_bench --model=models/english-tiny-dense --prompt_tokens=256
+run engine_bench --model=models/text --prompt_tokens=256
+run engine_bench --model=models/text-dense --prompt_tokens=256
 if [ "${QUICK:-0}" != 1 ]; then
   for shape in dense-768 cat-1536; do
     run engine_bench --shape="$shape" --prompt_tokens="${PROMPT_TOKENS:-512}" \

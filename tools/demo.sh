@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=$1
-model=${2:-models/english-tiny}
+model=${2:-models/text}
 # Held-out text: the model has not seen it.
 prompt=$(tr '\n' ' ' < "$model/heldout.txt" | cut -c 1-900)
 work=$(mktemp -d)

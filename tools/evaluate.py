@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Measures the shipped models' held-out bits per byte through a running server's Score, and writes
-them where people look: models/english-tiny/card.json (which feeds GetModel) and the two READMEs.
+them where people look: models/text/card.json (which feeds GetModel) and the two READMEs.
 
     tools/evaluate.py BUILD_DIR          measure and write
     tools/evaluate.py BUILD_DIR --check  measure and fail if the card says something else
@@ -15,7 +15,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-CAT, DENSE = ROOT / "models/english-tiny", ROOT / "models/english-tiny-dense"
+CAT, DENSE = ROOT / "models/text", ROOT / "models/text-dense"
 HELDOUT = CAT / "heldout.txt"
 SECTION = re.compile(r"(<!-- measured-through-score[^\n]*-->\n)(.*?)"
                      r"(<!-- end measured-through-score -->)", re.S)

@@ -24,7 +24,7 @@ import urllib.request
 import soak_load
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-MODEL = ROOT / "models/english-tiny"
+MODEL = ROOT / "models/text"
 LOG_WORDS = ("AddressSanitizer", "runtime error", "LeakSanitizer", "ThreadSanitizer")
 SAMPLE_SECONDS = 2.0
 WARM_UP_SHARE = 0.5

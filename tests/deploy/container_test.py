@@ -64,7 +64,7 @@ class CpuImage(unittest.TestCase):
             name = buildah("from", "catserve:test")
             try:
                 result = container.run_in_namespaces(
-                    buildah("mount", name), chart.ROOT / "models/english-tiny", config)
+                    buildah("mount", name), chart.ROOT / "models/text", config)
             finally:
                 buildah("umount", name)
         self.assertEqual(result["health"], 0, result["log"])

@@ -10,7 +10,7 @@ import urllib.request
 
 import chart
 
-MODEL = chart.ROOT / "models/english-tiny"
+MODEL = chart.ROOT / "models/text"
 
 
 def programs():

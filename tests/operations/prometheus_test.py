@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 # pylint: disable=wrong-import-position
 from serve_bench import harness
 
-MODEL = "english-tiny"
+MODEL = "text"
 SLOTS, QUEUE = 4, 16
 CODES = {0: "OK", 1: "CANCELLED", 8: "RESOURCE_EXHAUSTED"}
 PATIENCE_SECONDS = 120  # for what is to happen at all; what is checked never depends on it

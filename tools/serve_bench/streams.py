@@ -135,7 +135,7 @@ def served_rate(bench, server, prompt, generated, chunk_size):
 
 def own_cost(bench, options):
     """Tokens per second through gRPC with 32 streams over those of the engine alone."""
-    models = options.shapes or (("english-tiny",) if bench.quick else ("english-tiny", "cat-256"))
+    models = options.shapes or (("text",) if bench.quick else ("text", "cat-256"))
     prompt, generated = (64, 96) if bench.quick else (128, 192)
     rounds = 2 if bench.quick else options.runs or 5
     figures, details = [], {}

@@ -85,10 +85,13 @@ class Run:
         self.sizes = self.cfg.get('chunk_sizes', [None])
         self.batches = data.Batches(self.train, args.block, args.batch)
         self.step, self.seconds, self.log = 0, 0.0, []
+        self.tokens_before = 0  # of the model that this run began with
         self.stopping = False
         signal.signal(signal.SIGTERM, self.stop)
         if os.path.exists(args.out):
             self.resume()
+        elif args.init:
+            self.begin_with(args.init)
         self.unigram = data.unigram_nll(self.train, self.held, vocab)
         n = sum(p.numel() for p in self.model.parameters())
         print(f'{args.kind}: {n} parameters, unigram nll {self.unigram:.3f}', flush=True)
@@ -102,7 +105,19 @@ class Run:
         self.model.load_state_dict(state['model'])
         self.optimizer.load_state_dict(state['optimizer'])
         self.step, self.seconds, self.log = state['step'], state['seconds'], state['log']
+        self.tokens_before = state['tokens'] - self.step * self.args.batch * self.args.block
         print('resumed at step', self.step, flush=True)
+
+    def begin_with(self, path):
+        """Weights of a trained model, perhaps of a shorter context: a table that has grown
+        keeps its old rows and begins the others afresh."""
+        state = torch.load(path, map_location='cpu')
+        own = self.model.state_dict()
+        with torch.no_grad():
+            for name, old in state['model'].items():
+                own[name][:len(old)].copy_(old)
+        self.tokens_before = state['tokens']
+        print('begins with', path, 'after', self.tokens_before, 'tokens', flush=True)
 
     def save(self):
         checkpoint.save(self.args.out, model=self.model.state_dict(), config=self.cfg,
@@ -110,15 +125,20 @@ class Run:
                         seconds=self.seconds, log=self.log, tokens=self.tokens())
 
     def tokens(self):
-        return self.step * self.args.batch * self.args.block
+        return self.tokens_before + self.step * self.args.batch * self.args.block
 
     def done(self):
         if self.args.steps:
             return self.step / self.args.steps
         return self.seconds / (60 * self.args.minutes)
 
+    def stage(self):
+        """Where in the curriculum; a model that has been through it begins at its end."""
+        begin = CURRICULUM[-1][0] if self.args.init else 0.0
+        return begin + (1 - begin) * self.done()
+
     def one_step(self):
-        done, size = self.done(), self.sizes[self.step % len(self.sizes)]
+        size, done = self.sizes[self.step % len(self.sizes)], self.stage()
         length = sequence_length(done, size, self.args.block)
         tokens = self.batches.get(self.step).reshape(-1, length)
         loss = self.model.losses(tokens, size)
@@ -127,7 +147,7 @@ class Run:
         weighted_mean(loss, size, done).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for group in self.optimizer.param_groups:
-            group['lr'] = learning_rate(self.args.lr, done, self.step)
+            group['lr'] = learning_rate(self.args.lr, self.done(), self.step)
         self.optimizer.step()
         self.step += 1
         return size, mean
@@ -136,12 +156,12 @@ class Run:
         """Held-out loss now, at the curriculum's present length."""
         row = dict(step=self.step, seconds=round(self.seconds), tokens=self.tokens(), sizes={})
         for size in self.sizes:
-            length = sequence_length(self.done(), size, self.args.block)
+            length = sequence_length(self.stage(), size, self.args.block)
             w = data.windows(self.held, length)[::7][:8192 // length]
             nll, first = evaluate.heldout(self.model, w, size, max(1, 4096 // length))
             row['sizes'][str(size)] = [round(nll, 3), first and round(first, 3)]
         self.log.append(row)
-        rate = self.tokens() / max(1.0, self.seconds)
+        rate = (self.tokens() - self.tokens_before) / max(1.0, self.seconds)
         print(f'{self.seconds / 60:6.1f} min  {100 * self.done():5.1f}%  step {self.step}  '
               f'{self.tokens() / 1e6:.2f}M tokens  {rate:.0f}/s  train '
               f'{ {k: round(v, 3) for k, v in recent.items()} }  heldout [nll, first token] '
@@ -170,6 +190,7 @@ def main():
     ap.add_argument('kind', choices=('cat', 'dense'))
     ap.add_argument('work', help='directory with train.bin, heldout.bin, tokenizer.json')
     ap.add_argument('out', help='checkpoint; continued from if it exists')
+    ap.add_argument('--init', help='checkpoint whose weights a new run begins with')
     ap.add_argument('--minutes', type=float, default=60)
     ap.add_argument('--steps', type=int, default=0, help='if given, overrides --minutes')
     ap.add_argument('--lr', type=float, default=2e-3)
