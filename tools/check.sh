@@ -3,7 +3,7 @@
 # metrics through a real Prometheus, then the tests again under ThreadSanitizer (what has threads
 # below the server), the mixed load for two minutes, and the tests under Address- and UBSanitizer
 # (all of it). Between them chart, container, rules, dashboard and Python client by their own
-# validators.
+# validators, and the training recipe against the server.
 # Stops at the first failure; the last thing it prints is ctest's own summary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,6 +23,9 @@ tools/run_clang_tidy.sh build/tidy "$jobs"
 stage "what deploys it: chart, container, rules, dashboard, Python client"
 tools/build.sh release
 tools/check_deploy.sh build/release
+
+stage "training: the recipe's forward pass is the server's, a stopped run goes on"
+tools/check_train.sh build/release
 
 stage "fuzzing: $fuzz_seconds s for each target"
 tools/fuzz.sh "$fuzz_seconds"

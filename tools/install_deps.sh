@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Installs the Debian packages of tools/debian_packages.txt that are missing. Says nothing and needs
-# no privileges when all are there.
+# Installs the Debian packages of a list that are missing: tools/install_deps.sh [LIST], by default
+# tools/debian_packages.txt. Says nothing and needs no privileges when all are there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+list=${1:-tools/debian_packages.txt}
 
 missing=()
 while read -r package; do
   case "$package" in '' | '#'*) continue ;; esac
   status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
   [ "$status" = installed ] || missing+=("$package")
-done < tools/debian_packages.txt
+done < "$list"
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then

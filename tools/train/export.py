@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Turns a training checkpoint into a model directory that the server loads.
 
-The float32 masters are rounded to BF16 here and nowhere earlier. The tokenizer and
-the held-out text are copied beside the weights, so a model directory is complete.
+The float32 masters are rounded to BF16 here and nowhere earlier. The tokenizer, if there
+is one, and for a CAT the held-out text are copied beside the weights, so a model directory
+is complete.
 """
 import argparse
 import json
@@ -26,8 +27,11 @@ def main():
         json.dump(state['config'], f, indent=1)
         f.write('\n')
     save_safetensors(os.path.join(args.out, 'model.safetensors'), state['model'], 'BF16')
-    for name in ('tokenizer.json', 'tokenizer_cases.json', 'heldout.txt'):
-        if name == 'tokenizer.json' or state['config']['model_type'] == 'cat':
+    names = ['tokenizer.json']
+    if state['config']['model_type'] == 'cat':
+        names += ['tokenizer_cases.json', 'heldout.txt']
+    for name in names:
+        if os.path.exists(os.path.join(args.work, name)):
             shutil.copy(os.path.join(args.work, name), os.path.join(args.out, name))
     print('%s: step %d, %.2fM tokens, %.1f minutes' % (
         args.out, state['step'], state['tokens'] / 1e6, state['seconds'] / 60))

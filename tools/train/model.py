@@ -119,8 +119,18 @@ def unheads(x, batch):
             .reshape(batch * rows, n_head * head_dim))
 
 
-def causal(n):
-    return torch.full((n, n), float('-inf')).triu(1)
+def product(a, b):
+    """torch.bmm; very small matrices as one broadcast, for bmm takes microseconds for each."""
+    rows, inner, columns = a.shape[1], a.shape[2], b.shape[2]
+    if rows * inner * columns > 4096:
+        return torch.bmm(a, b)
+    if inner <= columns:
+        return sum(a[:, :, i, None] * b[:, None, i] for i in range(inner))
+    return (a[:, :, None] * b.transpose(1, 2)[:, None]).sum(-1)
+
+
+def causal(n, device):
+    return torch.full((n, n), float('-inf'), device=device).triu(1)
 
 
 class Stack(nn.Module):
@@ -133,14 +143,18 @@ class Stack(nn.Module):
         self.norm = RMSNorm(c['dim'], c['norm_eps'])
         self.rotary = Rotary(c['head_dim'], c['rope_base'], positions)
 
+    def logits(self, x):
+        """Of the vocabulary; what pads the matrix is no token."""
+        return self.output(x)[:, :self.c['vocab_size']]
+
     def plain(self, q, k, v, batch, mask):
         """Ordinary attention over [batch * rows]; mask is None for the compressor."""
         h = self.c['n_head']
         q, k, v = heads(q, batch, h), heads(k, batch, h), heads(v, batch, h)
         q = self.rotary(q) * self.c['head_dim'] ** -0.5
-        s = torch.bmm(q, self.rotary(k).transpose(1, 2))
+        s = product(q, self.rotary(k).transpose(1, 2))
         s = s if mask is None else s + mask
-        return unheads(torch.bmm(s.softmax(-1), v), batch)
+        return unheads(product(s.softmax(-1), v), batch)
 
     def chunked(self, q, k, v, batch, chunks, size, masks):
         """Rows: batch * chunks summaries (position 0), then batch * chunks * size block rows.
@@ -151,8 +165,8 @@ class Stack(nn.Module):
         h, g = self.c['n_head'], batch * chunks
         q = q * self.c['head_dim'] ** -0.5
         qg, kg, vg = (heads(t[:g], batch, h) for t in (q, k, v))
-        s = torch.bmm(qg, kg.transpose(1, 2)) + masks[0]
-        out_g = torch.bmm(s.softmax(-1), vg)
+        s = product(qg, kg.transpose(1, 2)) + masks[0]
+        out_g = product(s.softmax(-1), vg)
 
         # block rows: by sequence against the summaries, by group of chunks within themselves
         def by(t, rows):
@@ -161,11 +175,11 @@ class Stack(nn.Module):
         qb, kb, vb = (heads(t[g:], batch, h) for t in (q, k, v))
         qb = by(self.rotary(by(qb, size), 1), rows)
         kb = self.rotary(by(kb, size), 1)
-        far = torch.bmm(qb, kg.transpose(1, 2)) + masks[1]
-        near = torch.bmm(by(qb, group), by(kb, group).transpose(1, 2)) + masks[2]
+        far = product(qb, kg.transpose(1, 2)) + masks[1]
+        near = product(by(qb, group), by(kb, group).transpose(1, 2)) + masks[2]
         p = torch.cat([far, by(near, rows)], -1).softmax(-1)
-        out_b = torch.bmm(p[..., :chunks], vg)
-        out_b = out_b + by(torch.bmm(by(p[..., chunks:], group), by(vb, group)), rows)
+        out_b = product(p[..., :chunks], vg)
+        out_b = out_b + by(product(by(p[..., chunks:], group), by(vb, group)), rows)
         return torch.cat([unheads(out_g, batch), unheads(out_b, batch)])
 
 
@@ -221,10 +235,11 @@ class Cat(Stack):
     def chunk_masks(self, chunks, size):
         """Additive masks: summaries; block rows to summaries; within a group of blocks."""
         if (chunks, size) not in self.masks:
-            m = causal(chunks)
+            device = self.output.weight.device
+            m = causal(chunks, device)
             count = math.gcd(chunks, max(1, 32 // size))
-            block = torch.arange(count * size) // size
-            near = causal(count * size).masked_fill(block[:, None] != block, float('-inf'))
+            block = torch.arange(count * size, device=device) // size
+            near = causal(count * size, device).masked_fill(block[:, None] != block, float('-inf'))
             self.masks[chunks, size] = m, m.repeat_interleave(size, 0), near
         return self.masks[chunks, size]
 
@@ -248,7 +263,7 @@ class Cat(Stack):
         """Cross-entropy per predicted token, [batch, T]; column 0 (no prediction) is 0."""
         target = tokens.clone()
         target[:, 0] = -100
-        logits = self.output(self.hidden(tokens, size))
+        logits = self.logits(self.hidden(tokens, size))
         return F.cross_entropy(logits, target.view(-1), reduction='none').view(tokens.shape)
 
     def next_logits(self, tokens, size):
@@ -270,11 +285,11 @@ class Cat(Stack):
             def rotate(t):  # summaries keep position 0, which changes nothing
                 return torch.cat([t[:, :k + 1], self.rotary(t[:, k + 1:], 1)], 1)
             s = torch.bmm(rotate(q), rotate(key).transpose(1, 2)) * self.c['head_dim'] ** -0.5
-            return unheads(torch.bmm((s + causal(rows)).softmax(-1), v), batch)
+            return unheads(torch.bmm((s + causal(rows, s.device)).softmax(-1), v), batch)
         x = x.reshape(-1, d)
         for layer in self.layers:
             x = layer(x, attend)
-        return self.output(self.norm(x.view(batch, rows, d)[:, -1]))
+        return self.logits(self.norm(x.view(batch, rows, d)[:, -1]))
 
 
 class Dense(Stack):
@@ -291,7 +306,7 @@ class Dense(Stack):
     def hidden(self, tokens):
         """Row i predicts token i + 1."""
         batch, length = tokens.shape
-        mask = causal(length)
+        mask = causal(length, tokens.device)
         x = self.wte(tokens).view(batch * length, -1)
         for layer in self.layers:
             x = layer(x, lambda q, k, v: self.plain(q, k, v, batch, mask))
@@ -300,13 +315,13 @@ class Dense(Stack):
     def losses(self, tokens, size=None):
         """Cross-entropy per predicted token, [batch, T]; column 0 (no prediction) is 0."""
         target = F.pad(tokens[:, 1:], (0, 1), value=-100)
-        logits = self.output(self.hidden(tokens))
+        logits = self.logits(self.hidden(tokens))
         loss = F.cross_entropy(logits, target.reshape(-1), reduction='none').view(tokens.shape)
         return F.pad(loss[:, :-1], (1, 0))
 
     def next_logits(self, tokens, size=None):
         batch, n = tokens.shape
-        return self.output(self.hidden(tokens).view(batch, n, -1)[:, -1])
+        return self.logits(self.hidden(tokens).view(batch, n, -1)[:, -1])
 
 
 def initialise(model):

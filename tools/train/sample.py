@@ -12,7 +12,7 @@ import os
 import torch
 
 import data
-from evaluate import load_model
+from heldout import load_model
 
 
 def byte_decoder():

@@ -18,9 +18,10 @@ from model import build
 
 
 @torch.no_grad()
-def heldout(model, windows, size, batch=8):
+def losses(model, windows, size, batch=8):
     """(mean nll, mean nll of chunks' first tokens or None); a dense model has no size."""
     total, first = [], []
+    windows = windows.to(model.output.weight.device)
     for i in range(0, len(windows), batch):
         loss = model.losses(windows[i:i + batch], size)
         total.append(loss[:, 1:].reshape(-1))
@@ -51,7 +52,7 @@ def report(model, work, limit=None):
     per_byte = data.bytes_per_token(work) * math.log(2)
     out = []
     for size in model.cfg.get('chunk_sizes', [None]):
-        nll, first = heldout(model, windows, size)
+        nll, first = losses(model, windows, size)
         out.append(dict(chunk_size=size, nll=round(nll, 4), first_token_nll=first and
                         round(first, 4), bits_per_byte_training_code=round(nll / per_byte, 4)))
     return out
