@@ -20,7 +20,7 @@ TESTS = ROOT / "tests/deploy"
 
 
 def main(build):
-    sys.path.insert(0, str(TESTS))
+    sys.path[:0] = [str(TESTS), str(ROOT / "tests/server")]
     os.environ["CATSERVE_BUILD"] = str(pathlib.Path(build).resolve())
     import report  # of the tests' folder
 

@@ -14,8 +14,8 @@ import unittest
 import chart
 import prometheus
 import yaml
+from catserved import Server
 from report import validated
-from server import Server
 
 sys.path.insert(0, str(chart.ROOT / "tools"))
 import make_dashboard  # noqa: E402

@@ -14,8 +14,8 @@ import unittest
 import chart
 import grpc
 import python_client
+from catserved import Server, make_secrets
 from report import validated
-from server import Server, make_secrets
 
 README = chart.ROOT / "clients/python/README.md"
 _work = tempfile.TemporaryDirectory()

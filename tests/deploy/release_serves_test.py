@@ -13,8 +13,8 @@ import unittest
 import chart
 import grpc
 import prometheus
+from catserved import MODEL, make_secrets, programs
 from report import validated
-from server import MODEL, make_secrets, programs
 
 SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse{status: SERVING}
 

@@ -10,9 +10,9 @@ from importlib import metadata
 import chart
 import numpy as np
 import tritonclient.grpc as triton
+from catserved import MODEL as MODEL_DIRECTORY
+from catserved import Server
 from report import validated
-from server import MODEL as MODEL_DIRECTORY
-from server import Server
 from tritonclient.utils import InferenceServerException
 
 MODEL = MODEL_DIRECTORY.name

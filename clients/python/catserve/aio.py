@@ -69,9 +69,11 @@ class AsyncClient:
             scores.add(response)
         return scores
 
-    async def tokenize(self, text: str, *, timeout: float | None = None) -> list[int]:
+    async def tokenize(self, text: str, *, add_bos: bool | None = None,
+                       parse_special: bool | None = None,
+                       timeout: float | None = None) -> list[int]:
         """Token ids of a text."""
-        request = pb.TokenizeRequest(text=text)
+        request = pb.TokenizeRequest(text=text, add_bos=add_bos, parse_special=parse_special)
         reply: pb.TokenizeResponse = await self._call(self._generation.Tokenize, request, timeout)
         return list(reply.token_ids)
 

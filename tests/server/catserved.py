@@ -8,9 +8,8 @@ import tempfile
 import time
 import urllib.request
 
-import chart
-
-MODEL = chart.ROOT / "models/text"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MODEL = ROOT / "models/text"
 
 
 def programs():
@@ -63,6 +62,10 @@ class Server:
     def _ready(self):
         with urllib.request.urlopen(f"http://{self.metrics_address}/metrics") as page:
             return b"\ncatserve_ready 1\n" in page.read()
+
+    def send_signal(self, number):
+        """To the server's process."""
+        self._process.send_signal(number)
 
     def __exit__(self, *_):
         self._process.send_signal(signal.SIGTERM)
