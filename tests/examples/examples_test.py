@@ -31,14 +31,15 @@ def install(folder):
                     "catserve/v1/generation.proto", "catserve/v1/model.proto"], check=True)
 
 
-class Examples(unittest.TestCase):
-    """One server, and the examples as their users start them."""
+def setUpModule():
+    folder = pathlib.Path(unittest.enterModuleContext(tempfile.TemporaryDirectory()))
+    install(folder)
+    Examples.folder = folder
+    Examples.server = unittest.enterModuleContext(Server("--slots=4"))
 
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
-        install(cls.folder)
-        cls.server = cls.enterClassContext(Server("--slots=4"))
+
+class Examples(unittest.TestCase):
+    """The examples as their users start them, beside one server."""
 
     def command(self, name, *arguments):
         return [sys.executable, EXAMPLES / name, "--server", self.server.address, *arguments]
