@@ -33,6 +33,9 @@
 #include "server/quiet.h"
 #include "server/signals.h"
 
+// Of AddressSanitizer, where it is built in: it would look for leaks at an ordinary exit.
+extern "C" void __lsan_do_leak_check() __attribute__((weak));
+
 namespace catserve {
 namespace {
 
@@ -209,7 +212,7 @@ absl::Status Run(const ServerOptions& options) {
   absl::StatusOr<std::unique_ptr<Metrics>> page = Metrics::Create(options.metrics_address);
   if (!page.ok()) return page.status();
   // Never destroyed: its library takes two seconds to stop, the end of the process none.
-  Metrics& metrics = *page->release();
+  static Metrics& metrics = *page->release();
   metrics.SetLogRequests(options.config.log_requests);
   House house;  // outlives the server
   absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(options, metrics);
@@ -257,6 +260,7 @@ int Main(const std::vector<std::string>& args) {
   SilenceLibraries();
   const absl::Status status = Run(*options);
   if (!status.ok()) LogError("cannot_serve", {{"reason", std::string(status.message())}});
+  if (__lsan_do_leak_check != nullptr) __lsan_do_leak_check();
   std::quick_exit(ExitCode(status));  // without the static objects that the metrics page may read
 }
 
