@@ -7,92 +7,37 @@ Writes serve_throughput.svg and serve_goodput.svg (load_curve), serve_memory_bou
 serve_capacity.svg; leaves out those whose results are not there.
 """
 
-import html
 import json
 import math
 import pathlib
 import sys
 
+from svg_drawing import (BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Drawing, nice_step,
+                         number)
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-WIDTH, HEIGHT = 760, 420
-LEFT, RIGHT, TOP, BOTTOM = 64, 24, 84, 56  # margins of the plot
-# Told apart by eyes that see few colours (Okabe and Ito), on white and on black.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-STYLE = """<style>
-text { font: 13px system-ui, sans-serif; fill: #1f2328; }
-.title { font-size: 16px; font-weight: 600; }
-.sub, .tick { fill: #59636e; font-size: 12px; }
-.page { fill: #ffffff; }
-.axis { stroke: #59636e; } .grid { stroke: #d1d9e0; } .mark { stroke: #1f2328; }
-@media (prefers-color-scheme: dark) {
-  text { fill: #f0f6fc; } .sub, .tick { fill: #9198a1; }
-  .page { fill: #0d1117; }
-  .axis { stroke: #9198a1; } .grid { stroke: #3d444d; } .mark { stroke: #f0f6fc; }
-}
-</style>"""
 
 
-def nice_step(top, ticks=5):
-    """A step of 1, 2 or 5 times a power of ten that cuts 0 to `top` into about `ticks`."""
-    raw = max(top, 1e-9) / ticks
-    power = 10 ** math.floor(math.log10(raw))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
-
-
-def number(value):
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
-
-
-class Chart:
+class Chart(Drawing):
     """One plot with its axes; y starts at 0."""
 
     def __init__(self, title, subtitle, y_label, y_top):
+        super().__init__(title, subtitle)
         self.step = nice_step(y_top)
         self.y_top = self.step * math.ceil(y_top / self.step * 1.0001) or 1
-        self.parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-            f'width="{WIDTH}" height="{HEIGHT}" role="img">',
-            f"<title>{html.escape(title)}</title>", STYLE,
-            f'<rect width="{WIDTH}" height="{HEIGHT}" rx="6" class="page"/>']
-        self.text(LEFT - 48, 24, title, "title")
-        self.text(LEFT - 48, 44, subtitle, "sub")
         for i in range(round(self.y_top / self.step) + 1):
             y = self.y(i * self.step)
             self.line(LEFT, y, WIDTH - RIGHT, y, "axis" if i == 0 else "grid")
             self.text(LEFT - 8, y + 4, number(i * self.step), "tick", "end")
-        middle = (TOP + HEIGHT - BOTTOM) / 2
-        self.parts.append(
-            f'<text class="tick" text-anchor="middle" transform="translate(16 {middle}) '
-            f'rotate(-90)">{html.escape(y_label)}</text>')
+        self.upright(16, (TOP + HEIGHT - BOTTOM) / 2, y_label)
 
     def y(self, value):
         return HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * value / self.y_top
-
-    def text(self, x, y, text, kind="", anchor="start"):
-        self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">'
-                          f"{html.escape(text)}</text>")
-
-    def line(self, x1, y1, x2, y2, kind, extra=""):
-        self.parts.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
-                          f'class="{kind}" {extra}/>')
 
     def bar(self, x, width, value, colour):
         y = self.y(value)
         self.parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
                           f'height="{HEIGHT - BOTTOM - y:.1f}" rx="2" fill="{colour}"/>')
-
-    def legend(self, entries):
-        """(name, colour, dashed) in one row under the subtitle."""
-        x = LEFT
-        for name, colour, dashed in entries:
-            self.line(x, 63, x + 20, 63, "", f'stroke="{colour}" stroke-width="3"'
-                      + (' stroke-dasharray="5 3"' if dashed else ""))
-            self.text(x + 26, 67, name, "tick")
-            x += 44 + 7 * len(name)
-
-    def save(self, path):
-        path.write_text("\n".join([*self.parts, "</svg>"]) + "\n")
-        print(path)
 
 
 def budget_name(budget):
@@ -129,13 +74,7 @@ def curve_chart(record, key, title, y_label):
     entries = []
     for colour, curve in zip(COLOURS, curves):
         dashed = curve["budget"] == "dense"
-        points = " ".join(f"{x(p['load']):.1f},{chart.y(p[key]):.1f}" for p in curve["points"])
-        chart.parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" '
-                           f'stroke-width="2.5"' + (' stroke-dasharray="6 4"' if dashed else "")
-                           + "/>")
-        for p in curve["points"]:
-            chart.parts.append(f'<circle cx="{x(p["load"]):.1f}" cy="{chart.y(p[key]):.1f}" '
-                               f'r="3.5" fill="{colour}"/>')
+        chart.curve([(x(p["load"]), chart.y(p[key])) for p in curve["points"]], colour, dashed)
         entries.append((budget_name(curve["budget"]), colour, dashed))
     chart.legend(entries)
     return chart

@@ -10,6 +10,7 @@ import xml.etree.ElementTree as xml
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
 # pylint: disable=wrong-import-position
 import plot_serve
+import svg_drawing
 from serve_bench import harness, memory
 
 
@@ -58,7 +59,7 @@ class Charts(unittest.TestCase):
             return xml.parse(path).getroot().findall(f".//{{http://www.w3.org/2000/svg}}{tag}")
 
     def test_ticks_are_round_and_reach_the_top(self):
-        self.assertEqual([plot_serve.nice_step(t) for t in (5, 42, 0.9, 1300)], [1, 10, 0.2, 500])
+        self.assertEqual([svg_drawing.nice_step(t) for t in (5, 42, 0.9, 1300)], [1, 10, 0.2, 500])
         self.assertGreaterEqual(plot_serve.Chart("t", "s", "y", 42).y_top, 42)
 
     def test_capacity_has_a_bar_and_a_mark_for_each_row(self):
