@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,26 +13,17 @@ import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/server"))
+sys.path[:0] = [str(ROOT / "tests/server"), str(ROOT / "tools")]
+import python_client  # noqa: E402
 from catserved import MODEL, Server  # noqa: E402
 
 EXAMPLES = ROOT / "examples"
 HELDOUT = (MODEL / "heldout.txt").read_text()
 
 
-def install(folder):
-    """Lays the Python client with its stubs into a folder, as `pip install` would."""
-    shutil.copytree(ROOT / "clients/python/catserve", folder / "catserve",
-                    ignore=shutil.ignore_patterns("v1", "__pycache__"))
-    plugin = shutil.which("grpc_python_plugin")
-    subprocess.run(["protoc", "-I", ROOT / "proto", f"--python_out={folder}",
-                    f"--grpc_out={folder}", f"--plugin=protoc-gen-grpc={plugin}",
-                    "catserve/v1/generation.proto", "catserve/v1/model.proto"], check=True)
-
-
 def setUpModule():
     folder = pathlib.Path(unittest.enterModuleContext(tempfile.TemporaryDirectory()))
-    install(folder)
+    python_client.install(folder)
     Examples.folder = folder
     Examples.server = unittest.enterModuleContext(Server("--slots=4"))
 
