@@ -2,7 +2,7 @@
 """Turns a training checkpoint into a model directory that the server loads.
 
 The float32 masters are rounded to BF16 here and nowhere earlier. The tokenizer, if there
-is one, and for a CAT the held-out text are copied beside the weights, so a model directory
+is one, and for a CAT the held-out texts are copied beside the weights, so a model directory
 is complete.
 """
 import argparse
@@ -29,7 +29,7 @@ def main():
     save_safetensors(os.path.join(args.out, 'model.safetensors'), state['model'], 'BF16')
     names = ['tokenizer.json']
     if state['config']['model_type'] == 'cat':
-        names += ['tokenizer_cases.json', 'heldout.txt']
+        names += ['tokenizer_cases.json', 'heldout.txt', 'heldout_other.txt']
     for name in names:
         if os.path.exists(os.path.join(args.work, name)):
             shutil.copy(os.path.join(args.work, name), os.path.join(args.out, name))

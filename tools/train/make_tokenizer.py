@@ -7,8 +7,8 @@ It needs the PyPI package `tokenizers`; nothing else in this directory does.
 
 Output, in WORK: tokenizer.json, tokenizer_cases.json (text and ids, to test
 another implementation against), train.bin and heldout.bin (uint16 ids, every
-document preceded by <|endoftext|>), heldout.txt (what a server is measured on)
-and heldout_bytes.json (bytes per held-out stream, to turn nats into bits per byte).
+document preceded by <|endoftext|>), heldout.txt and heldout_other.txt (what a server
+is measured on) and heldout_bytes.json (bytes per held-out stream, to turn nats into bits per byte).
 """
 import argparse
 import json
@@ -19,8 +19,9 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 EOT = '<|endoftext|>'
+HELDOUT = ('heldout.txt', 'heldout_other.txt')
 # sources whose text may be redistributed with nothing but a notice: only these go
-# into heldout.txt and tokenizer_cases.json, which are committed
+# into heldout*.txt and tokenizer_cases.json, which are committed
 PERMISSIVE = ('bible-kjv-text', 'python3.11-doc', 'postgresql-doc-15', 'sqlite3-doc')
 
 CASES = [
@@ -103,21 +104,25 @@ def encode(tok, texts, path):
     return size
 
 
-def heldout_text(docs, limit):
-    """A readable sample of the held-out documents, in turn from each permissive source."""
+def heldout_texts(docs, limit, count):
+    """`count` readable samples of the held-out documents, of `limit` characters each, without a
+    piece in common, in turn from each permissive source."""
     rng = random.Random(3)
     queues = []
     for package in PERMISSIVE:
         texts = list(pieces([d for d in docs if d['package'] == package], 2500))
         rng.shuffle(texts)
         queues.append(texts)
-    out, size = [], 0
-    while size < limit and any(queues):
-        for q in queues:
-            if q and size < limit:
-                out.append(q.pop())
-                size += len(out[-1]) + 2
-    return '\n\n'.join(out) + '\n'
+    samples = []
+    for _ in range(count):
+        out, size = [], 0
+        while size < limit and any(queues):
+            for q in queues:
+                if q and size < limit:
+                    out.append(q.pop())
+                    size += len(out[-1]) + 2
+        samples.append('\n\n'.join(out) + '\n')
+    return samples
 
 
 def main():
@@ -138,8 +143,10 @@ def main():
     size = {s: encode(tok, out[s], os.path.join(args.work, s + '.bin')) for s in out}
     with open(os.path.join(args.work, 'heldout_bytes.json'), 'w') as f:
         json.dump(size, f)
-    with open(os.path.join(args.work, 'heldout.txt'), 'w') as f:
-        f.write(heldout_text(split['heldout'], 80000))
+    # what models are measured on, and what a card made of it is checked on
+    for name, text in zip(HELDOUT, heldout_texts(split['heldout'], 80000, len(HELDOUT))):
+        with open(os.path.join(args.work, name), 'w') as f:
+            f.write(text)
 
 
 if __name__ == '__main__':
