@@ -44,8 +44,9 @@ bench: build  ## engine and kernel benchmarks on this machine's CPU, a short tab
 bench-serve: build  ## load against the real server, a short table last (EXPERIMENT=name: one in full)
 	@python3 tools/bench_serve.py $(BUILD) $(if $(EXPERIMENT),--experiment $(EXPERIMENT))
 
-evaluate: build  ## measure the shipped models' quality through the server and write their cards
-	@python3 tools/evaluate.py $(BUILD)
+evaluate: build  ## measure quality and cost at every chunk size, write cards and docs (MODEL=, TEXT=)
+	@/usr/bin/python3 tools/evaluate $(BUILD) $(if $(filter command,$(word 1,$(origin MODEL))),\
+	  --model $(MODEL)) $(if $(TEXT),--text $(TEXT)) $(if $(CHECK),--check)
 
 format:  ## rewrite the sources in the house's layout
 	@git ls-files '*.cc' '*.h' '*.proto' | grep -v '^proto/' | xargs clang-format -i
