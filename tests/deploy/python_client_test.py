@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import unittest
 
 import chart
@@ -51,6 +52,14 @@ class AgainstTheServer(unittest.TestCase):
         self.assertEqual(printed.getvalue(), f"text\n{answer.text}")
         self.assertGreater(len(answer.text), 20)
         validated("the six lines of the Python client's README", "catserved, over a real socket")
+
+    def test_the_readmes_async_example_runs_as_it_stands(self):
+        example = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)[1]
+        code = textwrap.dedent(example).replace("127.0.0.1:8500", self.server.address)
+        done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True,
+                              env={"PYTHONPATH": sys.path[0]}, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"\d+\n\Z")
 
     def test_events_come_in_order_with_their_usage(self):
         events = list(self.client.generate("In the beginning", chunk_size=4, max_tokens=9, n=1,
@@ -128,6 +137,11 @@ class BehindTlsAndTokens(unittest.TestCase):
             with self.assertRaises(catserve.CatserveError) as refused:
                 stranger.complete("In the", max_tokens=3)
         self.assertEqual(refused.exception.code, grpc.StatusCode.UNAUTHENTICATED)
+        with catserve.Client(address, token=token, retry=catserve.Retry(attempts=1)) as plain:
+            with self.assertRaises(catserve.CatserveError) as refused:
+                plain.complete("In the", max_tokens=3)
+        self.assertIn(f"{address}: a server with TLS needs tls=Tls(ca_file=...)",
+                      refused.exception.message)
 
         async def ask():
             async with catserve.AsyncClient(address, tls=tls, token=token) as client:

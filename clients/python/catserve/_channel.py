@@ -15,6 +15,8 @@ _OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.max_receive_message_length", -1),
 ]
+# gRPC's words for a server that is not there, or wants TLS and hears plaintext.
+_UNREACHABLE = ("all backends", "all addresses", "Socket closed", "reset by peer")
 _LOCAL = ("127.", "localhost:", "[::1]:", "unix:")
 
 
@@ -59,6 +61,13 @@ class Endpoint:
 
     def metadata(self) -> list[tuple[str, str]]:
         return [] if self.token is None else [("authorization", f"Bearer {self.token}")]
+
+    def hint(self, error: grpc.RpcError) -> str:
+        """What may help, after a transport's error that came before any answer."""
+        unreachable = any(sign in (error.details() or "") for sign in _UNREACHABLE)
+        if self.tls is None and unreachable and error.code() == grpc.StatusCode.UNAVAILABLE:
+            return f" ({self.address}: a server with TLS needs tls=Tls(ca_file=...))"
+        return ""
 
     def open(self) -> grpc.Channel:
         if self.tls is None:

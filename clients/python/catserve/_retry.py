@@ -21,9 +21,9 @@ class CatserveError(Exception):
         self.message = message
 
 
-def error_from(error: grpc.RpcError) -> CatserveError:
+def error_from(error: grpc.RpcError, hint: str = "") -> CatserveError:
     """What callers see of a transport's error."""
-    return CatserveError(error.code(), error.details() or "")
+    return CatserveError(error.code(), (error.details() or "") + hint)
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ class AsyncClient:
 
     def __init__(self, address: str, *, tls: Tls | None = None, token: str | None = None,
                  plaintext_token: bool = False, retry: Retry | None = None) -> None:
-        endpoint = Endpoint(address, tls, token, plaintext_token)
-        self._metadata = endpoint.metadata()
+        self._endpoint = Endpoint(address, tls, token, plaintext_token)
+        self._metadata = self._endpoint.metadata()
         self._retry = retry or Retry()
         self._sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-        self._channel = endpoint.open_async()
+        self._channel = self._endpoint.open_async()
         self._generation = generation.GenerationStub(self._channel)
         self._models = model.ModelsStub(self._channel)
 
@@ -69,8 +69,8 @@ class AsyncClient:
             scores.add(response)
         return scores
 
-    async def tokenize(self, text: str, *, add_bos: bool | None = None,
-                       parse_special: bool | None = None,
+    async def tokenize(self, text: str, *, add_bos: bool = False,
+                       parse_special: bool = False,
                        timeout: float | None = None) -> list[int]:
         """Token ids of a text."""
         request = pb.TokenizeRequest(text=text, add_bos=add_bos, parse_special=parse_special)
@@ -113,9 +113,11 @@ class AsyncClient:
                     yield response
                 return
             except grpc.RpcError as error:
-                wait = None if began else attempts.wait(error)
-                if wait is None:
+                if began:
                     raise error_from(error) from error
+                wait = attempts.wait(error)
+                if wait is None:
+                    raise error_from(error, self._endpoint.hint(error)) from error
             finally:
                 call.cancel()
             await self._sleep(wait)
@@ -128,5 +130,5 @@ class AsyncClient:
             except grpc.RpcError as error:
                 wait = attempts.wait(error)
                 if wait is None:
-                    raise error_from(error) from error
+                    raise error_from(error, self._endpoint.hint(error)) from error
             await self._sleep(wait)
