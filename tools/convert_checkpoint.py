@@ -9,13 +9,15 @@ one such file. Needs nothing but Python 3.11: neither PyTorch nor a numeric libr
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
 import shutil
 import sys
+import tempfile
 
 from convert import authors, floats, safetensors_file, sentencepiece, torch_zip
-from convert.errors import ConversionError
+from convert.errors import ConversionError, unreadable
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that a file may keep it under
 INFERRED = ("heads", "compressor_heads", "block_size", "vocab_size", "chunk_sizes")
@@ -46,7 +48,7 @@ def add_config_file(options):
         try:
             given = json.loads(options.config.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConversionError(f"{options.config}: {error}") from None
+            raise unreadable(options.config, error) from None
         known = {*INFERRED, "norm_eps", "rope_base"}
         if not isinstance(given, dict) or not known.issuperset(given):
             raise ConversionError(f"{options.config}: must be an object with some of "
@@ -65,6 +67,8 @@ def add_config_file(options):
 
 def tokenizer_files(path):
     """The files to copy and, if there is only a SentencePiece model, that."""
+    if not path.exists():
+        raise ConversionError(f"{path}: cannot be read: there is no such file or folder")
     if path.is_file():
         return ([], path) if path.suffix == ".model" else ([path], None)
     extra = [path / "tokenizer_config.json"] if (path / "tokenizer_config.json").is_file() else []
@@ -81,6 +85,14 @@ def tokenizer_files(path):
 
 def write_tokenizer(path, out):
     """Copies or converts; returns the number of ids."""
+    try:
+        return lay_tokenizer(path, out)
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ConversionError(f"{path}: is no tokenizer: {error!r}") from None
+
+
+def lay_tokenizer(path, out):
+    """Fills `out`; returns the number of ids."""
     files, model = tokenizer_files(path)
     for file in files:
         shutil.copyfile(file, out / file.name)
@@ -124,36 +136,52 @@ def converted(archive, name, tensor, dtype):
     return safetensors_file.Tensor(target, tensor.shape, data)
 
 
+@contextlib.contextmanager
+def all_or_nothing(out):
+    """A folder to fill: its files come to `out` at the end, and nothing does after an error."""
+    if out.exists() and not out.is_dir():
+        raise ConversionError(f"{out}: is a file; name a folder for the model")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=there) as work:
+        yield pathlib.Path(work)
+        out.mkdir(parents=True, exist_ok=True)
+        for file in pathlib.Path(work).iterdir():
+            file.replace(out / file.name)
+
+
 def convert(options):
+    """Returns the line that says what was made."""
     add_config_file(options)
-    if options.source.suffix == ".model":
-        options.out.mkdir(parents=True, exist_ok=True)
-        print(f"{options.out}: {write_tokenizer(options.source, options.out)} tokens")
-        return
+    with all_or_nothing(options.out) as work:
+        if options.source.suffix == ".model":
+            return f"{options.out}: {write_tokenizer(options.source, work)} tokens"
+        return convert_model(options, work)
+
+
+def convert_model(options, work):
     archive = torch_zip.TorchZip(options.source)
-    options.out.mkdir(parents=True, exist_ok=True)
     if options.tokenizer:
-        ids = write_tokenizer(options.tokenizer, options.out)
+        ids = write_tokenizer(options.tokenizer, work)
         options.vocab_size = options.vocab_size or ids
     try:
         tensors = read_state(archive)
         config = authors.infer(tensors, options)
         authors.check(tensors, config)
-        safetensors_file.write(options.out / "model.safetensors", {
+        safetensors_file.write(work / "model.safetensors", {
             name: converted(archive, name, tensor, options.dtype)
             for name, tensor in tensors.items()})
     except ConversionError as error:
         text = str(error)
         at = "" if text.startswith(str(options.source)) else f"{options.source}: "
         raise ConversionError(at + text) from None
-    (options.out / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    (work / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     count = sum(tensor.elements for tensor in tensors.values())
-    print(f"{options.out}: {config['model_type']}, {count / 1e6:.1f}M parameters, {options.dtype}")
+    return f"{options.out}: {config['model_type']}, {count / 1e6:.1f}M parameters, {options.dtype}"
 
 
 def main():
     try:
-        convert(parse(sys.argv[1:]))
+        print(convert(parse(sys.argv[1:])))
     except (ConversionError, OSError) as error:
         sys.exit(f"convert_checkpoint: {error}")
 

@@ -111,10 +111,11 @@ class ConvertTest(unittest.TestCase):
             read_safetensors(self.out / "model.safetensors")
 
     def refusal(self, *options, source=None):
+        before = sorted(self.out.parent.rglob("*"))
         result = run(source or self.pt, self.out, *options)
         self.assertEqual(result.returncode, 1, result.stdout)
         self.assertRegex(result.stderr, r"\Aconvert_checkpoint: .*\n\Z")
-        self.assertFalse((self.out / "model.safetensors").exists())
+        self.assertEqual(sorted(self.out.parent.rglob("*")), before, "something was left behind")
         return result.stderr
 
     def test_what_pytorch_wrote_is_read_to_the_last_bit(self):
@@ -213,7 +214,7 @@ class ConvertTest(unittest.TestCase):
         self.assertIn("expected 1073741824 numbers of 4", self.refusal())
 
     def test_damaged_files_are_refused_in_one_line(self):
-        self.assertIn("No such file", self.refusal())
+        self.assertIn("s.pt: cannot be read: No such file or directory\n", self.refusal())
         whole = (DATA / "state_dict.pt").read_bytes()
         for content in (b"", b"\x80\x02}q\x00.", whole[:5000], whole[:-30]):
             self.pt.write_bytes(content)
@@ -221,6 +222,36 @@ class ConvertTest(unittest.TestCase):
         at = whole.index(b"FloatStorage")
         self.pt.write_bytes(whole[:at] + b"EvilsStorage" + whole[at + 12:])
         self.refusal()
+
+
+    def test_files_that_are_not_there_or_in_the_way_are_named(self):
+        self.fake.save(self.pt, self.state)
+        none = self.out.parent / "none"
+        for what, options in (("no such file or folder", ("--tokenizer", none)),
+                              ("No such file or directory", ("--config", none))):
+            self.assertRegex(self.refusal(*options), f"none: cannot be read: .*{what}")
+        model = none.with_suffix(".model")
+        self.assertIn("none.model: cannot be read: there is no such", self.refusal(source=model))
+        (self.out.parent / "tokenizer.json").write_text('{"model": []}')
+        self.assertIn("tokenizer.json: is no tokenizer: ",
+                      self.refusal("--tokenizer", self.out.parent / "tokenizer.json"))
+        self.out.write_text("a file of somebody's")
+        self.assertIn("out: is a file; name a folder", self.refusal())
+
+    def test_a_failure_leaves_nothing_behind_and_a_success_what_was_there(self):
+        del self.state["wte.weight"]
+        self.fake.save(self.pt, self.state)
+        tokenizer = ROOT / "tests/data/tokenizers/bytelevel"
+        self.assertIn("wte.weight is missing", self.refusal("--tokenizer", tokenizer))
+        (self.out / "notes").mkdir(parents=True)
+        (self.out / "config.json").write_text("older")
+        self.refusal("--tokenizer", tokenizer)
+        self.assertEqual((self.out / "config.json").read_text(), "older")
+        self.pt = DATA / "state_dict.pt"
+        config, _ = self.convert("--tokenizer", DATA / "tokenizer.model", "--vocab-size", "40")
+        self.assertEqual(config["model_type"], "cat")
+        self.assertEqual({p.name for p in self.out.iterdir()},
+                         {"notes", "config.json", "model.safetensors", "tokenizer.json"})
 
 
 class FloatsTest(unittest.TestCase):

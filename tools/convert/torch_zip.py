@@ -10,7 +10,7 @@ import pickle
 import zipfile
 from typing import NamedTuple
 
-from convert.errors import ConversionError
+from convert.errors import ConversionError, unreadable
 
 PIECE_BYTES = 1 << 22
 PICKLE_BYTES_MAX = 64 << 20
@@ -104,7 +104,9 @@ class TorchZip:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except OSError as error:
+            raise unreadable(path, error) from None
+        except zipfile.BadZipFile as error:
             raise ConversionError(f"{path}: {error} (expected what torch.save writes since "
                                   "PyTorch 1.6; save older files again)") from None
         pickles = [n for n in self._zip.namelist() if n.rsplit("/", 1)[-1] == "data.pkl"]
