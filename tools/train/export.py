@@ -3,7 +3,8 @@
 
 The float32 masters are rounded to BF16 here and nowhere earlier. The tokenizer, if there
 is one, and for a CAT the held-out texts are copied beside the weights, so a model directory
-is complete.
+is complete. Every window of training began with <|endoftext|>, so it is named as the token
+that the server puts before a text.
 """
 import argparse
 import json
@@ -13,6 +14,8 @@ import shutil
 import torch
 
 from checkpoint import save_safetensors
+
+EOT = '<|endoftext|>'
 
 
 def main():
@@ -27,6 +30,10 @@ def main():
         json.dump(state['config'], f, indent=1)
         f.write('\n')
     save_safetensors(os.path.join(args.out, 'model.safetensors'), state['model'], 'BF16')
+    if os.path.exists(os.path.join(args.work, 'tokenizer.json')):
+        with open(os.path.join(args.out, 'tokenizer_config.json'), 'w') as f:
+            json.dump({'bos_token': EOT, 'eos_token': EOT}, f, indent=1)
+            f.write('\n')
     names = ['tokenizer.json']
     if state['config']['model_type'] == 'cat':
         names += ['tokenizer_cases.json', 'heldout.txt', 'heldout_other.txt']
