@@ -34,7 +34,7 @@ def make_stages(kind):
     if kind == 'dense':
         return [((None,), 64, 0.1), ((None,), 128, 0.1), ((None,), LENGTH, 1.0)]
     return [((4,), None, 0.06), ((4,), 64, 0.08), ((8, 8, 4), None, 0.16), ((8, 8, 4), 64, 0.1),
-            ((8, 8, 4), LENGTH, 0.35), ((16, 16, 8, 4), None, 0.16), ((4, 16, 8, 16), LENGTH, 1.0)]
+            ((8, 8, 4), LENGTH, 0.35), ((16, 16, 8, 4), None, 0.16), ((8, 16, 8, 4), LENGTH, 1.0)]
 
 
 def value_loss(model, tokens, asked, size):
