@@ -49,7 +49,7 @@ evaluate: build  ## measure quality and cost at every chunk size, write cards an
 	  --model $(MODEL)) $(if $(TEXT),--text $(TEXT)) $(if $(CHECK),--check)
 
 format:  ## rewrite the sources in the house's layout
-	@git ls-files '*.cc' '*.h' '*.proto' | grep -v '^proto/' | xargs clang-format -i
+	@git ls-files '*.cc' '*.h' '*.cuh' '*.cu' '*.proto' | grep -v '^proto/' | xargs clang-format -i
 
 clean:  ## remove what was built
 	@rm -rf build

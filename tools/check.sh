@@ -13,7 +13,7 @@ soak_seconds=${SOAK_SECONDS:-120}
 stage() { printf '\n== %s\n' "$*"; }
 
 stage "clang-format: sources are in the house's layout"
-git ls-files '*.cc' '*.h' | xargs clang-format --dry-run -Werror
+git ls-files '*.cc' '*.h' '*.cuh' '*.cu' | xargs clang-format --dry-run -Werror
 
 stage "clang-tidy: $(git ls-files '*.cc' ':!tests' | wc -l) files"
 cmake --preset tidy >/dev/null

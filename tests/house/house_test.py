@@ -25,6 +25,7 @@ ALLOWED = {
     "engine/": ["engine/[^/]+$", "engine/schedule/", "engine/text/", "kernels/check.h"],
     "kernels/backend_factory.cc": ["kernels/"],
     "kernels/cpu/": ["kernels/cpu/", "kernels/[^/]+$"],
+    "kernels/cuda/": ["kernels/cuda/", "kernels/[^/]+$"],
     "kernels/": ["kernels/[^/]+$"],
     "bench/": ["bench/", "engine/", "kernels/"],
     "bench/serve_load/": ["bench/serve_load/", "catserve/v1/"],
