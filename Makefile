@@ -8,7 +8,7 @@ METRICS ?= 127.0.0.1:9500
 export CCACHE_DIR ?= $(CURDIR)/.cache/ccache
 export CCACHE_MAXSIZE ?= 2G
 
-.PHONY: help deps build demo test check check-deploy soak serve bench bench-serve evaluate format clean
+.PHONY: help deps build demo test check check-deploy soak serve bench bench-serve cuda evaluate format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ bench: build  ## engine and kernel benchmarks on this machine's CPU, a short tab
 
 bench-serve: build  ## load against the real server, a short table last (EXPERIMENT=name: one in full)
 	@python3 tools/bench_serve.py $(BUILD) $(if $(EXPERIMENT),--experiment $(EXPERIMENT))
+
+cuda:  ## compile the CUDA kernels for sm_80, sm_89, sm_90 where nvcc is found; runs nothing
+	@python3 tools/gpu_compile.py
 
 evaluate: build  ## measure quality and cost at every chunk size, write cards and docs (MODEL=, TEXT=)
 	@/usr/bin/python3 tools/evaluate $(BUILD) $(if $(filter command,$(word 1,$(origin MODEL))),\
