@@ -25,16 +25,17 @@ STEPS_MIN = 60  # of a stage
 def make_config(kind):
     if kind == 'cat':
         return models.config('cat', 128, 2, 16, 160, VOCABULARY, LENGTH, 64, 1, 4, 96, CHUNK_SIZES)
-    return models.config('dense', 64, 2, 8, 128, VOCABULARY, LENGTH)
+    return models.config('dense', 64, 2, 4, 128, VOCABULARY, LENGTH)
 
 
 def make_stages(kind):
-    """(chunk sizes in turn, length of a sequence or None for four chunks, share of the time at
-    most); the last stage has what is left"""
+    """(chunk sizes in turn, length of a sequence, share of the run at most); the last stage has
+    what is left"""
     if kind == 'dense':
-        return [((None,), 64, 0.1), ((None,), 128, 0.1), ((None,), LENGTH, 1.0)]
-    return [((4,), None, 0.06), ((4,), 64, 0.08), ((8, 8, 4), None, 0.16), ((8, 8, 4), 64, 0.1),
-            ((8, 8, 4), LENGTH, 0.35), ((16, 16, 8, 4), None, 0.16), ((8, 16, 8, 4), LENGTH, 1.0)]
+        return [((None,), 16, 0.3), ((None,), 32, 0.2), ((None,), 64, 0.15), ((None,), LENGTH, 1.0)]
+    return [((4,), 16, 0.06), ((4,), 64, 0.08),
+            ((8, 8, 4), 32, 0.14), ((8, 8, 4), 64, 0.08), ((8, 8, 4), LENGTH, 0.3),
+            ((16,), 32, 0.06), ((16, 16, 8, 4), 64, 0.1), ((8, 16, 4, 16), LENGTH, 1.0)]
 
 
 def value_loss(model, tokens, asked, size):
@@ -73,10 +74,7 @@ class Run(loop.Loop):
         self.next_stage()
         sizes, length, _ = self.stages[self.stage]
         size, turn = sizes[self.step % len(sizes)], self.step // len(sizes)
-        if length is None:
-            length, choices = 4 * size, (size // 2, size)
-        else:
-            choices = [p for p in PAIRS if 4 * p <= length]
+        choices = [p for p in PAIRS if 4 * p <= length]
         # of the step alone, so that a run that was stopped goes on as if it had not been
         rng = np.random.default_rng((self.args.seed, self.step))
         tokens, asked = draw(max(1, self.args.batch // length), length,
