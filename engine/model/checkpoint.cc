@@ -79,7 +79,8 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
   for (const auto& [tensor, shard] : *weight_map) {
     const auto found = checkpoint.tensors_.find(tensor);
     const std::string path = absl::StrCat(directory, "/", shard);
-    if (found == checkpoint.tensors_.end() || checkpoint.paths_[found->second.file] != path) {
+    if (found == checkpoint.tensors_.end() ||
+        checkpoint.files_[found->second.file].path() != path) {
       return absl::InvalidArgumentError(absl::StrCat(
           path, ": does not hold tensor ", Quoted(tensor), ", which ", kIndexFile, " puts there"));
     }
@@ -88,9 +89,11 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
 }
 
 absl::Status Checkpoint::AddFile(const std::string& path) {
-  absl::StatusOr<MappedFile> file = MappedFile::Open(path);
+  absl::StatusOr<InputFile> file = InputFile::Open(path);
   if (!file.ok()) return file.status();
-  absl::StatusOr<std::vector<TensorInfo>> tensors = ParseSafetensors(file->bytes(), path);
+  std::vector<std::byte> beginning(std::min(file->size(), kSafetensorsBeginningBytesMax));
+  if (absl::Status status = file->Read(0, beginning); !status.ok()) return status;
+  absl::StatusOr<std::vector<TensorInfo>> tensors = ParseSafetensors(beginning, file->size(), path);
   if (!tensors.ok()) return tensors.status();
   for (TensorInfo& info : *tensors) {
     const std::string name = info.name;
@@ -98,39 +101,41 @@ absl::Status Checkpoint::AddFile(const std::string& path) {
         tensors_.try_emplace(name, Entry{std::move(info), files_.size()});
     if (!inserted) {
       return absl::InvalidArgumentError(absl::StrCat(path, ": tensor ", Quoted(name), " stands in ",
-                                                     paths_[position->second.file], " too"));
+                                                     files_[position->second.file].path(), " too"));
     }
   }
   files_.push_back(*std::move(file));
-  paths_.push_back(path);
   return absl::OkStatus();
 }
 
-absl::StatusOr<TensorView> Checkpoint::Tensor(const std::string& name,
+absl::StatusOr<HostTensor> Checkpoint::Tensor(const std::string& name,
                                               std::initializer_list<int64_t> shape) {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {
-    const std::string& where = files_.size() == 1 ? paths_[0] : directory_;
+    const std::string& where = files_.size() == 1 ? files_[0].path() : directory_;
     return absl::NotFoundError(absl::StrCat(where, ": tensor ", Quoted(name),
                                             " is missing, expected shape [",
                                             absl::StrJoin(shape, ", "), "]"));
   }
   Entry& entry = found->second;
+  const InputFile& file = files_[entry.file];
   if (!std::equal(shape.begin(), shape.end(), entry.info.shape.begin(), entry.info.shape.end())) {
     return absl::InvalidArgumentError(absl::StrCat(
-        paths_[entry.file], ": tensor ", Quoted(name), " has shape [",
+        file.path(), ": tensor ", Quoted(name), " has shape [",
         absl::StrJoin(entry.info.shape, ", "), "], expected [", absl::StrJoin(shape, ", "), "]"));
   }
   if (entry.info.counter) {
     return absl::InvalidArgumentError(
-        absl::StrCat(paths_[entry.file], ": tensor ", Quoted(name),
+        absl::StrCat(file.path(), ": tensor ", Quoted(name),
                      " has dtype \"I64\", only F32, F16 and BF16 are supported"));
   }
-  const std::byte* data = files_[entry.file].bytes().data() + entry.info.begin;
-  const TensorView view(const_cast<std::byte*>(data), entry.info.dtype, shape);
-  if (!entry.used) elements_used_ += view.size();
+  HostTensor tensor;
+  tensor.owned.resize(static_cast<size_t>(entry.info.end - entry.info.begin));
+  if (absl::Status status = file.Read(entry.info.begin, tensor.owned); !status.ok()) return status;
+  tensor.view = TensorView(tensor.owned.data(), entry.info.dtype, shape);
+  if (!entry.used) elements_used_ += tensor.view.size();
   entry.used = true;
-  return view;
+  return tensor;
 }
 
 std::vector<std::string> Checkpoint::UnusedTensors() const {

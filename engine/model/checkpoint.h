@@ -7,24 +7,26 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/model/convert.h"
 #include "engine/model/file.h"
 #include "engine/model/safetensors.h"
 #include "kernels/tensor.h"
 
 namespace catserve {
 
-// Maps the files read-only; views stay valid while the checkpoint lives. A file that another
-// process cuts meanwhile ends this one (SIGBUS): replace checkpoints by renaming directories, not
-// by writing into their files.
+// Keeps the files open and reads a tensor when it is asked for.
 class Checkpoint {
  public:
   // Opens `directory`/model.safetensors, or the shards that model.safetensors.index.json names.
   // Errors: NOT_FOUND, INVALID_ARGUMENT in one line naming the file and what is wrong with it.
   static absl::StatusOr<Checkpoint> Open(const std::string& directory);
 
-  // The tensor of that name and exactly that shape. Errors: NOT_FOUND or INVALID_ARGUMENT naming
-  // file, tensor, what was expected and what was found.
-  absl::StatusOr<TensorView> Tensor(const std::string& name, std::initializer_list<int64_t> shape);
+  // The tensor of that name and exactly that shape, read anew at each call. Errors: NOT_FOUND or
+  // INVALID_ARGUMENT naming file, tensor, what was expected and what was found.
+  absl::StatusOr<HostTensor> Tensor(const std::string& name, std::initializer_list<int64_t> shape);
+
+  // How the file holds it. REQUIRES: Tensor(name) succeeded.
+  DType StoredType(const std::string& name) const { return tensors_.at(name).info.dtype; }
 
   // Names that Tensor() was never asked for, in order; counters aside.
   std::vector<std::string> UnusedTensors() const;
@@ -41,8 +43,7 @@ class Checkpoint {
   absl::Status AddFile(const std::string& path);
 
   std::string directory_;
-  std::vector<std::string> paths_;
-  std::vector<MappedFile> files_;
+  std::vector<InputFile> files_;
   std::map<std::string, Entry, std::less<>> tensors_;
   int64_t elements_used_ = 0;
 };

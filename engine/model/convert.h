@@ -9,7 +9,7 @@
 
 namespace catserve {
 
-// A host tensor and, where it is no view of a file, its memory.
+// A host tensor and, where it is no view of another's, its memory.
 struct HostTensor {
   TensorView view;
   std::vector<std::byte> owned;

@@ -1,7 +1,6 @@
 #include "engine/model/file.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,60 +11,65 @@
 #include "absl/strings/str_cat.h"
 
 namespace catserve {
-namespace {
 
-// An open file descriptor, closed at the end of its scope.
-struct Descriptor {
-  int fd;
-  ~Descriptor() {
-    if (fd >= 0) close(fd);
-  }
-};
-
-}  // namespace
-
-absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
+absl::StatusOr<InputFile> InputFile::Open(const std::string& path) {
   // O_NONBLOCK: opening a pipe by mistake must not wait for its writer.
-  const Descriptor file{open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  if (file.fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot be opened"));
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot be opened"));
+  InputFile file(path, fd, 0);  // closes it from here on
   struct stat info;
-  if (fstat(file.fd, &info) != 0) {
+  if (fstat(fd, &info) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot be read"));
   }
   if (!S_ISREG(info.st_mode)) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": is not a regular file"));
   }
-  if (info.st_size == 0) return MappedFile(nullptr, 0);
-  const size_t size = static_cast<size_t>(info.st_size);
-  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd, 0);
-  if (data == MAP_FAILED) {
-    return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot be mapped"));
-  }
-  return MappedFile(static_cast<const std::byte*>(data), size);
+  file.size_ = info.st_size;
+  return file;
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+InputFile::InputFile(InputFile&& other) noexcept
+    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)), size_(other.size_) {}
 
-MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
-  std::swap(data_, other.data_);
+InputFile& InputFile::operator=(InputFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(fd_, other.fd_);
   std::swap(size_, other.size_);
   return *this;
 }
 
-MappedFile::~MappedFile() {
-  if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), size_);
+InputFile::~InputFile() {
+  if (fd_ >= 0) close(fd_);
+}
+
+absl::Status InputFile::Read(int64_t begin, std::span<std::byte> out) const {
+  while (!out.empty()) {
+    const ssize_t count = pread(fd_, out.data(), out.size(), begin);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return absl::ErrnoToStatus(errno, absl::StrCat(path_, ": cannot be read"));
+    if (count == 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path_, ": ends at byte ", begin, ", but was ", size_,
+                       " bytes long when it was opened: replace files by renaming, not by "
+                       "writing into them"));
+    }
+    out = out.subspan(static_cast<size_t>(count));
+    begin += count;
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t bytes_max) {
-  absl::StatusOr<MappedFile> file = MappedFile::Open(path);
+  const absl::StatusOr<InputFile> file = InputFile::Open(path);
   if (!file.ok()) return file.status();
-  const std::span<const std::byte> bytes = file->bytes();
-  if (static_cast<int64_t>(bytes.size()) > bytes_max) {
+  if (file->size() > bytes_max) {
     return absl::InvalidArgumentError(absl::StrCat(
-        path, ": is ", bytes.size(), " bytes long, at most ", bytes_max, " are allowed"));
+        path, ": is ", file->size(), " bytes long, at most ", bytes_max, " are allowed"));
   }
-  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  std::string content(static_cast<size_t>(file->size()), '\0');
+  absl::Status status = file->Read(0, std::as_writable_bytes(std::span(content)));
+  if (!status.ok()) return status;
+  return content;
 }
 
 }  // namespace catserve

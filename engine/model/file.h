@@ -5,31 +5,41 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace catserve {
 
-// A whole regular file mapped into memory, read-only. Movable.
-class MappedFile {
+// A regular file, open for reading. Movable. Reads and does not map: where another process cuts a
+// mapped file short, the next look at it ends this process (SIGBUS).
+class InputFile {
  public:
   // Errors name the path: NOT_FOUND, PERMISSION_DENIED, INVALID_ARGUMENT if it is no regular file.
-  static absl::StatusOr<MappedFile> Open(const std::string& path);
+  static absl::StatusOr<InputFile> Open(const std::string& path);
 
-  MappedFile(MappedFile&& other) noexcept;
-  MappedFile& operator=(MappedFile&& other) noexcept;
-  ~MappedFile();
+  InputFile(InputFile&& other) noexcept;
+  InputFile& operator=(InputFile&& other) noexcept;
+  ~InputFile();
 
-  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  const std::string& path() const { return path_; }
+  int64_t size() const { return size_; }  // in bytes, when it was opened
+
+  // The bytes from `begin` on. Errors name the path: INVALID_ARGUMENT if the file has become too
+  // short for them.
+  absl::Status Read(int64_t begin, std::span<std::byte> out) const;
 
  private:
-  MappedFile(const std::byte* data, size_t size) : data_(data), size_(size) {}
+  InputFile(std::string path, int fd, int64_t size)
+      : path_(std::move(path)), fd_(fd), size_(size) {}
 
-  const std::byte* data_ = nullptr;
-  size_t size_ = 0;
+  std::string path_;
+  int fd_ = -1;
+  int64_t size_ = 0;
 };
 
-// The content of a file of at most `bytes_max` bytes. Errors: as MappedFile::Open, and
+// The content of a file of at most `bytes_max` bytes. Errors: those of InputFile, and
 // INVALID_ARGUMENT if it is larger.
 absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t bytes_max);
 

@@ -43,7 +43,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& directory,
   absl::StatusOr<ModelWeights> weights =
       LoadWeights(*checkpoint, model->config_, backend, options.weight_type);
   if (!weights.ok()) return weights.status();
-  backend.Synchronize();  // before the files are unmapped
+  backend.Synchronize();  // all of it is on the device
   model->weights_ = *std::move(weights);
   model->parameters_ = checkpoint->elements_used();
   const std::vector<std::string> unused = checkpoint->UnusedTensors();

@@ -158,8 +158,8 @@ absl::Status Rebase(std::vector<TensorInfo>& tensors, int64_t data_begin, const 
 }  // namespace
 
 absl::StatusOr<std::vector<TensorInfo>> ParseSafetensors(std::span<const std::byte> bytes,
+                                                         int64_t file_bytes,
                                                          const std::string& file) {
-  const int64_t file_bytes = static_cast<int64_t>(bytes.size());
   if (file_bytes < kLengthBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat(file, ": is ", file_bytes, " bytes long, too short for a safetensors file"));

@@ -23,11 +23,16 @@ struct TensorInfo {
   int64_t end = 0;
 };
 
-// Reads the header of a whole file in memory and proves that every tensor lies inside it: known
-// dtype (F32, F16, BF16; I64 for counters), dtype x shape = bytes, no overlap, no gap, no byte left
-// over. The result is in the order of the data. Errors: INVALID_ARGUMENT in one line naming file
-// and tensor.
+// What ParseSafetensors needs of a file's beginning, if the file has as much.
+inline constexpr int64_t kSafetensorsBeginningBytesMax = 8 + kSafetensorsHeaderBytesMax;
+
+// Reads the header of a file of `file_bytes` bytes and proves that every tensor lies inside it:
+// known dtype (F32, F16, BF16; I64 for counters), dtype x shape = bytes, no overlap, no gap, no
+// byte left over. The result is in the order of the data. Errors: INVALID_ARGUMENT in one line
+// naming file and tensor. REQUIRES: `bytes` are the file's first, all of them or at least
+// kSafetensorsBeginningBytesMax.
 absl::StatusOr<std::vector<TensorInfo>> ParseSafetensors(std::span<const std::byte> bytes,
+                                                         int64_t file_bytes,
                                                          const std::string& file);
 
 }  // namespace catserve

@@ -28,34 +28,34 @@ class Loader {
       : checkpoint_(checkpoint), backend_(backend), type_(type) {}
 
   // A table as stored.
-  Table Embedding(const std::string& name, Shape shape) { return Upload(Find(name, shape)); }
+  Table Embedding(const std::string& name, Shape shape) { return Upload(Find(name, shape).view); }
 
   // A norm's weights [size] in F32.
   Table Norm(const std::string& name, int64_t size) {
-    const TensorView stored = Find(name, {size});
-    return status_.ok() ? Upload(ConvertTo(stored, DType::kF32).view) : Table{};
+    const HostTensor stored = Find(name, {size});
+    return status_.ok() ? Upload(ConvertTo(stored.view, DType::kF32).view) : Table{};
   }
 
   std::unique_ptr<Matrix> Weight(const std::string& name, Shape shape) {
-    const TensorView stored = Find(name, shape);
-    return status_.ok() ? Pack(stored) : nullptr;
+    const HostTensor stored = Find(name, shape);
+    return status_.ok() ? Pack(stored.view) : nullptr;
   }
 
   // One matrix of the rows of all parts, in their order.
   std::unique_ptr<Matrix> Joined(std::span<const Part> parts, int64_t columns) {
+    std::vector<HostTensor> stored;
     std::vector<TensorView> views;
     bool same = true;
     for (const Part& part : parts) {
-      views.push_back(Find(part.name, {part.rows, columns}));
+      stored.push_back(Find(part.name, {part.rows, columns}));
+      views.push_back(stored.back().view);
       same = same && views.back().dtype == views.front().dtype;
     }
     if (!status_.ok()) return nullptr;
     if (views.size() == 1) return Pack(views[0]);
-    std::vector<HostTensor> converted;
-    for (TensorView& view : views) {
-      if (same) break;
-      converted.push_back(ConvertTo(view, DType::kF32));
-      view = converted.back().view;
+    for (size_t i = 0; i < views.size() && !same; ++i) {
+      if (views[i].dtype != DType::kF32) stored[i] = ConvertTo(views[i], DType::kF32);
+      views[i] = stored[i].view;
     }
     return Pack(StackRows(views).view);
   }
@@ -65,7 +65,8 @@ class Loader {
                                                          const ModelConfig& config) {
     const int64_t dim = config.decoder.dim;
     const int64_t fx_dim = config.compressor.dim;
-    const TensorView w = Find(name, {dim, config.chunk_size_max * fx_dim});
+    const HostTensor stored = Find(name, {dim, config.chunk_size_max * fx_dim});
+    const TensorView& w = stored.view;
     std::map<int32_t, std::unique_ptr<Matrix>> projections;
     for (const int32_t chunk_size : config.chunk_sizes) {
       if (!status_.ok()) break;
@@ -97,14 +98,14 @@ class Loader {
   const absl::Status& status() const { return status_; }
 
  private:
-  TensorView Find(const std::string& name, Shape shape) {
+  HostTensor Find(const std::string& name, Shape shape) {
     if (!status_.ok()) return {};
-    absl::StatusOr<TensorView> tensor = checkpoint_.Tensor(name, shape);
+    absl::StatusOr<HostTensor> tensor = checkpoint_.Tensor(name, shape);
     if (!tensor.ok()) {
       status_ = tensor.status();
       return {};
     }
-    return *tensor;
+    return *std::move(tensor);
   }
 
   std::unique_ptr<Matrix> Pack(const TensorView& host) { return Pack(host, host.dtype); }
@@ -231,8 +232,7 @@ absl::StatusOr<ModelWeights> LoadWeights(Checkpoint& checkpoint, const ModelConf
     weights.compressor = LoadCompressor(loader, config, names);
   }
   if (!loader.status().ok()) return loader.status();
-  const absl::StatusOr<TensorView> output = checkpoint.Tensor(output_name, {vocab, dim});
-  weights.dtype = MatrixTypeName(type, output->dtype);
+  weights.dtype = MatrixTypeName(type, checkpoint.StoredType(output_name));
   return weights;
 }
 

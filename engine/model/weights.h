@@ -58,7 +58,8 @@ struct ModelWeights {
   std::string dtype;  // of the matrices: "F32", "BF16", ...
 };
 
-// Loads tensor by tensor: beside the result, host memory holds one converted matrix at a time.
+// Loads tensor by tensor: beside the result, host memory holds one matrix at a time, as stored and
+// converted.
 // Errors: those of Checkpoint::Tensor and Backend::Allocate.
 absl::StatusOr<ModelWeights> LoadWeights(Checkpoint& checkpoint, const ModelConfig& config,
                                          Backend& backend, WeightType type);

@@ -1,6 +1,8 @@
 #include "tests/engine/model/golden.h"
 
 #include <fstream>
+#include <iterator>
+#include <span>
 #include <stdexcept>
 
 #include "engine/model/file.h"
@@ -11,11 +13,13 @@ namespace catserve::testing {
 using nlohmann::json;
 
 HostArrays ReadArrays(const std::string& path) {
-  const MappedFile file = MappedFile::Open(path).value();
-  const std::vector<TensorInfo> tensors = ParseSafetensors(file.bytes(), path).value();
+  const std::string content = ReadFile(path, int64_t{1} << 30).value();
+  const std::span<const std::byte> bytes = std::as_bytes(std::span(content));
+  const std::vector<TensorInfo> tensors =
+      ParseSafetensors(bytes, std::ssize(content), path).value();
   HostArrays arrays;
   for (const TensorInfo& info : tensors) {
-    const float* data = reinterpret_cast<const float*>(file.bytes().data() + info.begin);
+    const float* data = reinterpret_cast<const float*>(bytes.data() + info.begin);
     const size_t size = (info.end - info.begin) / sizeof(float);
     arrays[info.name] = {info.shape, {data, data + size}};
   }

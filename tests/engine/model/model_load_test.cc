@@ -1,5 +1,6 @@
 // Model directories, whole and broken: a good one loads and describes itself; each broken one is
 // refused by a single line that names the file and the tensor.
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@
 namespace catserve::testing {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -162,6 +164,17 @@ TEST_F(ModelLoadTest, RefusesAFileCutAnywhere) {
     EXPECT_THAT(Refusal(absl::StatusCode::kInvalidArgument), HasSubstr("/model.safetensors: "))
         << length;
   }
+}
+
+// Where files were mapped, this ended the process (SIGBUS).
+TEST_F(ModelLoadTest, RefusesAFileThatIsCutShortWhileItIsRead) {
+  Checkpoint checkpoint = Checkpoint::Open(directory_.path()).value();
+  std::filesystem::resize_file(directory_.File("model.safetensors"), 600);
+  const absl::Status cut = checkpoint.Tensor("norm.weight", {kDecoder.dim}).status();
+  EXPECT_EQ(cut.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(cut.message()),
+              AllOf(StartsWith(directory_.File("model.safetensors") + ": ends at byte "),
+                    HasSubstr("replace files by renaming")));
 }
 
 TEST_F(ModelLoadTest, RefusesBadIndexes) {

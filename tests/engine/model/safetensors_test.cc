@@ -16,7 +16,7 @@ using ::testing::Not;
 using ::testing::StartsWith;
 
 absl::StatusOr<std::vector<TensorInfo>> Parse(const std::string& file) {
-  return ParseSafetensors(std::as_bytes(std::span(file)), "m.safetensors");
+  return ParseSafetensors(std::as_bytes(std::span(file)), std::ssize(file), "m.safetensors");
 }
 
 TEST(ParseSafetensors, GivesNamesTypesShapesAndPlaces) {
