@@ -230,6 +230,16 @@ TEST(TokenizerFiles, RandomDamageNeverCrashes) {
   }
 }
 
+// Training began every sequence with it; the server puts it before a text unless told not to.
+TEST(TokenizerFiles, TheShippedModelsBeginAsTheyWereTrained) {
+  for (const char* model : {"models/text", "models/text-dense"}) {
+    const auto tokenizer = Tokenizer::Load(model);
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    const auto begin = (*tokenizer)->Encode("<|endoftext|>", true);
+    EXPECT_EQ(*begin, std::vector<int32_t>{(*tokenizer)->info().bos_id}) << model;
+  }
+}
+
 TEST(TokenizerFiles, ALargeVocabularyLoadsFast) {
   json vocab = json::parse(ByteVocab());
   std::string merges;
