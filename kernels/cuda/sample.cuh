@@ -154,7 +154,8 @@ __device__ inline void FindDigit(SampleShared& shared, uint64_t need) {
 }
 
 // Step 5: raises the cut to the lowest rank of the shortest prefix, likeliest first, that measures
-// `need`. Eleven bits of the rank at a time. REQUIRES: 0 < need <= what all candidates measure.
+// `need`. Eleven bits of the rank at a time. What is dropped already ranks below what is kept, so
+// it never counts. REQUIRES: 0 < need <= what all candidates measure.
 template <Measure kMeasure>
 __device__ inline void FindCut(Candidates& candidates, uint64_t need, SampleShared& shared) {
   uint64_t prefix = 0;
@@ -163,7 +164,7 @@ __device__ inline void FindCut(Candidates& candidates, uint64_t need, SampleShar
     SyncBlock();
     for (int id = ThreadX(); id < candidates.vocab_size; id += kSampleThreads) {
       const uint64_t rank = Rank(candidates.z[id], id);
-      if (rank < candidates.cut || rank >> (shift + kDigitBits) != prefix) continue;
+      if (rank >> (shift + kDigitBits) != prefix) continue;
       const uint64_t weight = candidates.WeightOf(id);
       if (weight == 0) continue;
       AtomicAdd(&shared.bins[rank >> shift & (kDigits - 1)],

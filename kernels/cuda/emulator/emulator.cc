@@ -16,6 +16,7 @@
 namespace catserve::cuda::emulator {
 namespace {
 
+constexpr uint32_t kNobody = ~0u;
 constexpr size_t kStackBytes = size_t{96} * 1024;
 
 enum class State : uint8_t { kReady, kAtBlockBarrier, kAtWarpCollective, kReturned };
@@ -60,6 +61,7 @@ class Machine {
  private:
   static void Enter();  // where a fiber begins
   void RunRound();
+  void HoldBack(std::vector<uint32_t>& ready);
   void Yield(State state, Place place);
   Fiber& running() { return fibers_[index_.thread]; }
   bool Waiting(State state) const;
@@ -73,6 +75,7 @@ class Machine {
   std::vector<Warp> warps_;
   FiberContext scheduler_;
   ThreadIndex index_;
+  uint32_t ahead_ = kNobody;  // the warp that runs in any case; chosen anew after a barrier
   uint32_t at_barrier_ = 0;
   Place barrier_;
   uint32_t returned_ = 0;
@@ -86,6 +89,7 @@ void Machine::RunBlock(uint32_t x, uint32_t y) {
   index_ = {0, x, y};
   warps_.assign(shape_.threads / kWarpThreads, {});
   at_barrier_ = returned_ = 0;
+  ahead_ = kNobody;
   shared_bytes_ = 0;
   shared_.fill(std::byte{0xff});
   for (Fiber& fiber : fibers_) {
@@ -95,8 +99,8 @@ void Machine::RunBlock(uint32_t x, uint32_t y) {
   while (returned_ < shape_.threads) RunRound();
 }
 
-// Lets every ready thread run to its next collective; with a seed in random order, about half of
-// the warps left out, so that warps drift apart as they do on a device.
+// Lets ready threads run to their next collective: with a seed in random order, and not of every
+// warp, so that warps drift apart as they do on a device.
 void Machine::RunRound() {
   std::vector<uint32_t> ready;
   for (uint32_t t = 0; t < fibers_.size(); ++t) {
@@ -105,17 +109,27 @@ void Machine::RunRound() {
   if (ready.empty()) ReportDeadlock();
   if (seed_ != 0) {
     std::shuffle(ready.begin(), ready.end(), random_);
-    const uint32_t held = random_();
-    const uint32_t leader = ready.front() / kWarpThreads;
-    std::erase_if(ready, [&](uint32_t t) {
-      const uint32_t warp = t / kWarpThreads;
-      return warp != leader && (held >> warp % 32 & 1) != 0;
-    });
+    HoldBack(ready);
   }
   for (const uint32_t t : ready) {
     index_.thread = t;
     fibers_[t].context.ResumeFrom(scheduler_);
   }
+}
+
+// Odd seeds: one warp runs ahead until it waits for the block, then another. Even seeds: about half
+// of the warps rest. `ready` does not become empty.
+void Machine::HoldBack(std::vector<uint32_t>& ready) {
+  const auto warp_of = [](uint32_t t) { return t / kWarpThreads; };
+  const bool one_ahead = seed_ % 2 == 1;
+  const auto goes_on = [&](uint32_t t) { return warp_of(t) == ahead_; };
+  if (!one_ahead || std::none_of(ready.begin(), ready.end(), goes_on)) {
+    ahead_ = warp_of(ready.front());
+  }
+  const uint32_t resting = one_ahead ? ~0u : static_cast<uint32_t>(random_());
+  std::erase_if(ready, [&](uint32_t t) {
+    return warp_of(t) != ahead_ && (resting >> warp_of(t) % 32 & 1) != 0;
+  });
 }
 
 void Machine::Enter() {
@@ -139,6 +153,7 @@ void Machine::WaitForBlock(Place place) {
   if (!Same(barrier_, place)) Die("threads of a block meet different barriers", place);
   if (++at_barrier_ < shape_.threads) return Yield(State::kAtBlockBarrier, place);
   at_barrier_ = 0;
+  ahead_ = kNobody;
   for (Fiber& fiber : fibers_) fiber.state = State::kReady;
 }
 

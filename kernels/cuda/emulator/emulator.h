@@ -1,9 +1,10 @@
 // CUDA's execution model on one thread of a CPU, for tests of kernels where there is no GPU.
 //
 // Each thread of a block is a fiber; blocks run one after another. A fiber runs until it meets a
-// collective, so the order in which a kernel's threads reach shared and global memory is the
-// emulator's choice: a seed shuffles it, and holds whole warps back, so that a result which depends
-// on it shows as a difference between seeds. Shared memory is filled with NaN before every block.
+// collective, so the order in which threads reach shared and global memory is the emulator's
+// choice. A seed shuffles it: an odd one lets a warp run far ahead, an even one lets random warps
+// rest, and a result that depends on it differs between seeds. Shared memory is NaN at the start of
+// a block.
 //
 // A kernel that CUDA leaves undefined ends the process with a message that names the thread and the
 // place: threads of a warp, or of a block, that meet different collectives; a barrier which a

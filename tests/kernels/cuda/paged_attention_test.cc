@@ -61,7 +61,7 @@ std::vector<float> Attend(PagedScene<typename V::T, typename V::KV>& scene,
   args.combine_items = plan.combines.data();
   args.counts = counts;
   std::vector<T> first;
-  for (const uint32_t seed : {0u, 1u}) {
+  for (const uint32_t seed : {0u, 1u, 2u}) {
     scene.out() = Poisoned<T>(scene.Size());
     auto partial_out = Poisoned<float>(plan.slots * scene.Width());
     auto partial_max_sum = Poisoned<float>(int64_t{plan.slots} * args.heads * 2);

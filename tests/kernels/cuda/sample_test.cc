@@ -71,7 +71,7 @@ void ExpectOracleDraws(const std::vector<float>& logits, const std::vector<Sampl
     rows.push_back(prepared[i].row);
     std::copy(logits.begin(), logits.end(), all.begin() + i * kColumns);
   }
-  for (const uint32_t seed : {0u, 9u}) {
+  for (const uint32_t seed : {0u, 8u, 9u}) {
     auto z = Poisoned<float>(count * vocab);
     auto counts = Poisoned<uint32_t>(count * vocab);
     std::vector<int32_t> ids(count, -7);
@@ -152,6 +152,37 @@ TEST(EmulatedSample, PenaltiesBiasesAndForbiddenIdsAreThoseOfTheCpu) {
                      .generated = generated});
   }
   ExpectOracleDraws(logits, specs);
+}
+
+TEST(EmulatedSample, NoSeenIdEscapesItsPenalty) {
+  // Equal logits: the one id that was not seen is drawn, being the last, unless a lower escapes.
+  const std::vector<float> logits(kVocab, 1.0f);
+  std::vector<int32_t> seen;
+  for (int32_t id = kVocab - 2; id >= 0; --id) seen.push_back(id);
+  ExpectOracleDraws(logits, {{.repetition_penalty = 2, .prompt = seen},
+                             {.presence_penalty = 0.5f, .generated = seen},
+                             {.frequency_penalty = 0.5f, .prompt = seen, .generated = seen}});
+}
+
+TEST(EmulatedSample, TheSmallestAndTheLargestWordDrawTheFirstAndTheLastKeptId) {
+  std::vector<float> logits(kColumns, 0.0f);
+  for (const int32_t id : {70, 500, 1000}) logits[id] = 2.0f;
+  Prepared prepared = Prepare({.temperature = 1, .top_k = 3});
+  for (const auto& [word, want] : {std::pair(uint64_t{0}, 70), std::pair(~uint64_t{0}, 1000)}) {
+    prepared.row.word = word;
+    auto z = Poisoned<float>(kVocab);
+    auto counts = Poisoned<uint32_t>(kVocab);
+    int32_t id = -7;
+    const SampleArgs args{.logits = logits.data(),
+                          .stride = kColumns,
+                          .vocab_size = kVocab,
+                          .rows = &prepared.row,
+                          .z = z.data(),
+                          .counts = counts.data(),
+                          .ids = &id};
+    emulator::Launch(SampleShape(1), 1, [&] { Sample(args); });
+    EXPECT_EQ(id, want);
+  }
 }
 
 TEST(EmulatedSample, WeightsAreThoseOfTheRule) {
