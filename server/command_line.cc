@@ -90,6 +90,8 @@ absl::StatusOr<std::vector<std::string>> ParseCommandLine(const std::vector<std:
   return others;
 }
 
+absl::string_view Version() { return CATSERVE_VERSION; }
+
 std::string DescribeFlags(absl::string_view folder) {
   std::string text;
   for (const auto& [name, flag] : FlagsOf(folder)) {

@@ -17,6 +17,9 @@ namespace catserve {
 absl::StatusOr<std::vector<std::string>> ParseCommandLine(const std::vector<std::string>& args,
                                                           absl::string_view folder);
 
+// The project's version, as "0.1.0".
+absl::string_view Version();
+
 // Every flag of the folder with its default and help, one paragraph each, in order of name.
 std::string DescribeFlags(absl::string_view folder);
 

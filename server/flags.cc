@@ -141,7 +141,8 @@ absl::StatusOr<ServerOptions> ReadServerFlags(const std::vector<std::string>& ar
 std::string ServerHelp() {
   return absl::StrCat(
       "catserved serves one compressed-context language model over gRPC.\n\n"
-      "  catserved --model=DIRECTORY [--flag=value ...]\n\nFlags:\n",
+      "  catserved --model=DIRECTORY [--flag=value ...]\n"
+      "  catserved --version\n\nFlags:\n",
       DescribeFlags(kFolder),
       "\nExit code: 0 after a drain (SIGTERM, SIGINT), 1 if it cannot serve (ports, memory), 2 if "
       "the\n"

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -24,6 +25,7 @@
 #include "engine/model/model_executor.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/backend_factory.h"
+#include "server/command_line.h"
 #include "server/engine_options.h"
 #include "server/flags.h"
 #include "server/grpc_server.h"
@@ -71,6 +73,10 @@ std::shared_ptr<Signals> ReadSignals(const ServerConfig& config) {
       !config.tls.certificate_file.empty() || !config.tokens_file.empty();
   if (something_to_reload) {
     events.hangup = [signals] {
+      LogInfo("signal", {{"number", SIGHUP},
+                         {"then", "reload"},
+                         {"what", "certificates and tokens"},
+                         {"needs_a_restart", "the configuration file itself"}});
       absl::MutexLock lock(&signals->mutex);
       if (signals->server != nullptr) signals->server->Reload();
     };
@@ -248,6 +254,10 @@ int ExitCode(const absl::Status& status) {
 
 int Main(const std::vector<std::string>& args) {
   PrepareLog();
+  if (args == std::vector<std::string>{"--version"}) {
+    std::printf("catserved %s\n", std::string(Version()).c_str());
+    return 0;
+  }
   const absl::StatusOr<ServerOptions> options = ReadServerFlags(args);
   if (!options.ok()) {
     std::fprintf(stderr, "catserved: %s\n", std::string(options.status().message()).c_str());

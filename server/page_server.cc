@@ -10,7 +10,9 @@
 namespace catserve {
 namespace {
 
-constexpr char kThreads[] = "4";
+// As many callers may say nothing, or take their pages slowly, at no cost to another: threads are
+// cheap while they wait, and none of them holds what the step thread needs.
+constexpr char kThreads[] = "32";
 constexpr char kRequestTimeoutMs[] = "5000";
 
 class PageHandler final : public CivetHandler {

@@ -24,8 +24,9 @@ struct Page {
 };
 
 // Listens until it is destroyed, which takes its library two seconds. What a caller makes of its
-// connection harms other callers of these pages at most: a few threads of its own answer, and a
-// connection that says nothing is closed.
+// connection harms other callers of these pages at most: 32 threads of its own answer, and a
+// connection that says nothing for five seconds is closed, so that only more silent connections
+// than that delay a page.
 class PageServer {
  public:
   // `address`: host:port; port 0 lets the system choose. Errors: UNAVAILABLE with the reason.

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <set>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -35,7 +36,7 @@ namespace {
 // What the signals' thread cancels. TryCancel is safe from any thread, not from a signal handler.
 struct Interrupts {
   absl::Mutex mutex;
-  grpc::ClientContext* live ABSL_GUARDED_BY(mutex) = nullptr;
+  std::set<grpc::ClientContext*> live ABSL_GUARDED_BY(mutex);
   std::atomic<bool> seen = false;
 };
 Interrupts& TheInterrupts() {
@@ -113,26 +114,23 @@ absl::StatusOr<Client> Connect() {
   return client;
 }
 
-void AddToken(const Client& client, grpc::ClientContext& context) {
-  if (client.token.empty()) return;
-  context.AddMetadata("authorization", absl::StrCat("Bearer ", client.token));
-}
-
 Call::Call(const Client& client, double seconds_default) {
-  AddToken(client, context);
+  if (!client.token.empty()) {
+    context.AddMetadata("authorization", absl::StrCat("Bearer ", client.token));
+  }
   const double flag = absl::GetFlag(FLAGS_timeout_seconds);
   const double seconds = flag > 0 ? flag : seconds_default;
   if (seconds > 0) context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(seconds)));
   Interrupts& interrupts = TheInterrupts();
   absl::MutexLock lock(&interrupts.mutex);
-  interrupts.live = &context;
+  interrupts.live.insert(&context);
   if (interrupts.seen) context.TryCancel();
 }
 
 Call::~Call() {
   Interrupts& interrupts = TheInterrupts();
   absl::MutexLock lock(&interrupts.mutex);
-  interrupts.live = nullptr;
+  interrupts.live.erase(&context);
 }
 
 void WatchInterrupts() {
@@ -147,7 +145,7 @@ void WatchInterrupts() {
     {
       absl::MutexLock lock(&interrupts.mutex);
       interrupts.seen = true;
-      if (interrupts.live != nullptr) interrupts.live->TryCancel();
+      for (grpc::ClientContext* const context : interrupts.live) context->TryCancel();
     }
     sigwait(&signals, &signal);
     _exit(kExitInterrupted);

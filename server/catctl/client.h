@@ -32,19 +32,18 @@ struct Client {
 // first call. Errors: INVALID_ARGUMENT or NOT_FOUND naming the flag.
 absl::StatusOr<Client> Connect();
 
-// Makes a call carry the client's token, if there is one; a Call does by itself.
-void AddToken(const Client& client, grpc::ClientContext& context);
-
 // A call that --timeout_seconds limits (`seconds_default` if the flag is 0; 0: no limit) and Ctrl-C
-// cancels while it lives, with the client's token. One at a time.
+// cancels while it lives, with the client's token. Threads may have one each.
 class Call {
  public:
   explicit Call(const Client& client, double seconds_default = 0);
   ~Call();
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
   grpc::ClientContext context;
 };
 
-// Blocks SIGINT for all threads to come; from now on the first Ctrl-C cancels the live Call, so
+// Blocks SIGINT for all threads to come; from now on the first Ctrl-C cancels every live Call, so
 // that the server stops working on it, and the second ends the process. Call it first.
 void WatchInterrupts();
 bool Interrupted();

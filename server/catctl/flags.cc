@@ -8,7 +8,7 @@ ABSL_FLAG(std::string, token_file, "",
 ABSL_FLAG(std::string, tls_ca, "", "TLS: the authorities that sign servers, a PEM file");
 ABSL_FLAG(std::string, tls_cert, "", "mutual TLS: this client's certificate, a PEM file");
 ABSL_FLAG(std::string, tls_key, "", "mutual TLS: the certificate's key, a PEM file");
-ABSL_FLAG(double, timeout_seconds, 0, "give up after this long; 0: never (wait: 60)");
+ABSL_FLAG(double, timeout_seconds, 0, "give a request up after this long; 0: never (wait: 60)");
 ABSL_FLAG(bool, json, false, "generate, model, load: print messages as JSON, one a line");
 ABSL_FLAG(std::string, chunk_size, "", "generate: the chunk size; score: a list, as 4,8,16");
 ABSL_FLAG(bool, automatic, false, "generate: let the server choose the chunk size; also --auto");

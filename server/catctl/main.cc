@@ -30,6 +30,7 @@ constexpr char kHelp[] = R"(catctl asks a running catserved.
   catctl wait                                          until the server is ready
   catctl token --owner NAME --token_file FILE          a new token, and its entry for the server
   catctl help
+  catctl --version
 
 Exit code: 0 for success, 1 if the server refused, cut or could not be reached, 2 for a wrong
 command line, 130 after Ctrl-C.
@@ -80,6 +81,10 @@ int Run(const Command& command, const Words& words) {
 int Main(std::vector<std::string> args) {
   SilenceLibraries();
   WatchInterrupts();
+  if (args == std::vector<std::string>{"--version"}) {
+    std::printf("catctl %s\n", std::string(Version()).c_str());
+    return kExitOk;
+  }
   bool wants_help = false;
   for (std::string& arg : args) {
     if (arg == "--") break;

@@ -43,16 +43,15 @@ void DrawPrompt(std::mt19937& random, const Measurement& measurement, v1::Prompt
 }
 
 // One request after the other until the time is over; the last ones are finished and counted, since
-// all streams end together within one request.
+// all streams end together within one request. One that fails, as all do after Ctrl-C, ends it.
 void RunStream(Measurement& measurement, uint32_t seed) {
   std::mt19937 random(seed);
   v1::GenerateRequest request = measurement.request;
   do {
     DrawPrompt(random, measurement, *request.mutable_prompt());
     const absl::Time start = absl::Now();
-    grpc::ClientContext context;
-    AddToken(measurement.client, context);
-    const auto reader = measurement.client.generation->Generate(&context, request);
+    Call call(measurement.client);
+    const auto reader = measurement.client.generation->Generate(&call.context, request);
     v1::GenerateResponse event;
     while (reader->Read(&event)) continue;
     const grpc::Status status = reader->Finish();
@@ -62,7 +61,7 @@ void RunStream(Measurement& measurement, uint32_t seed) {
     }
     ++measurement.requests;
     measurement.nanoseconds += absl::ToInt64Nanoseconds(absl::Now() - start);
-  } while (absl::Now() < measurement.stop && !measurement.failed && !Interrupted());
+  } while (absl::Now() < measurement.stop && !measurement.failed);
 }
 
 // Runs `streams` streams for about `seconds`.

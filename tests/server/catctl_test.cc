@@ -18,6 +18,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
 using ::testing::Not;
 using ::testing::StartsWith;
 
@@ -113,6 +114,40 @@ TEST(Catctl, CtrlCCancelsOnTheServer) {
   EXPECT_LT(house.StepsUntilIdle(), 150);  // not the 180 or more that were left
 }
 
+// catctl plan on a server of eight slots that computes nothing until it is allowed to.
+std::vector<std::string> PlanOf(const ScriptedServer& house) {
+  return {ClientBinary(),        "plan",
+          "--measure-seconds=1", "--server=" + house.address(),
+          "--prompt-tokens=8",   "--generated-tokens=240",
+          "--utilisation=1",     "--requests-per-second=1"};
+}
+
+TEST(Catctl, TheFirstCtrlCCancelsAllThatPlanMeasures) {
+  ScriptedServer house;
+  house.executor().Hold();
+  Process plan(PlanOf(house));
+  AwaitLoad(house.stubs(), [&](const v1::GetLoadResponse& load) {
+    if (load.running_requests() == 8) return true;
+    house.executor().Allow(1);
+    return false;
+  });
+  plan.Signal(SIGINT);
+  EXPECT_EQ(plan.Wait(), 130);  // though no stream gets another token
+  EXPECT_THAT(plan.err(), HasSubstr("interrupted"));
+  house.executor().Release();
+}
+
+TEST(Catctl, PlanGivesUpAfterTheTimeout) {
+  ScriptedServer house;
+  house.executor().Hold();
+  std::vector<std::string> args = PlanOf(house);
+  args.push_back("--timeout-seconds=1");
+  Process plan(args);
+  EXPECT_EQ(plan.Wait(), 1);
+  EXPECT_THAT(plan.err(), HasSubstr("no answer within --timeout_seconds"));
+  house.executor().Release();
+}
+
 TEST(Catctl, ErrorsSayWhatToDo) {
   const Ran unreachable = RunClient({"model", "--server=127.0.0.1:1"});
   EXPECT_EQ(unreachable.code, 1);
@@ -182,6 +217,12 @@ TEST(Catctl, HelpIsThereHoweverItIsAskedFor) {
     EXPECT_THAT(help.out, AllOf(HasSubstr("catctl generate"), HasSubstr("--chunk_size"),
                                 HasSubstr("Exit code: 0")));
   }
+}
+
+TEST(Catctl, TellsItsVersion) {
+  const Ran version = RunClient({"--version"});
+  EXPECT_EQ(version.code, 0);
+  EXPECT_THAT(version.out, MatchesRegex("catctl [0-9]+\\.[0-9]+\\.[0-9]+\n"));
 }
 
 TEST(Catctl, InvalidTextIsOneLineThatNamesTheByte) {

@@ -21,6 +21,7 @@ using grpc::health::v1::HealthCheckResponse;
 using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
 
 const std::string kModel = "tests/data/golden/adaptive-tiny";
 
@@ -159,6 +160,12 @@ TEST(Catserved, HelpTellsFlagsAndExitCodes) {
   Process help({ServerBinary(), "--help"});
   EXPECT_EQ(help.Wait(), 0);
   EXPECT_THAT(help.out(), AllOf(HasSubstr("--step_tokens_max"), HasSubstr("Exit code: 0")));
+}
+
+TEST(Catserved, TellsItsVersion) {
+  Process version({ServerBinary(), "--version"});
+  EXPECT_EQ(version.Wait(), 0);
+  EXPECT_THAT(version.out(), MatchesRegex("catserved [0-9]+\\.[0-9]+\\.[0-9]+\n"));
 }
 
 TEST(Catserved, ATakenPortIsAClearError) {

@@ -19,8 +19,10 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "server/page_server.h"
 #include "tests/server/process.h"
 #include "tests/server/scripted_server.h"
 
@@ -218,6 +220,31 @@ TEST(Metrics, FiftyScrapesASecondCutNoStream) {
   const std::string page = Scrape(Address(house));
   EXPECT_EQ(ValueOf(page, "catserve_generated_tokens_total{chunk_size=\"8\"}"), 200 * streams);
   EXPECT_EQ(ValueOf(page, "catserve_requests_total{code=\"OK\",method=\"Generate\"}"), streams);
+}
+
+// Connections that hold a thread each, as silent ones do until they are closed.
+TEST(PageServer, SixteenCallersThatHangDelayNoScrape) {
+  absl::Notification enough;
+  absl::BlockingCounter hanging(16);
+  const auto hang = [&](const std::string&) {
+    hanging.DecrementCount();
+    enough.WaitForNotification();
+    return PageAnswer{.content_type = "text/plain", .body = "late"};
+  };
+  const auto scrape = [](const std::string&) {
+    return PageAnswer{.content_type = "text/plain", .body = "at once"};
+  };
+  const auto pages = PageServer::Start("127.0.0.1:0", {{"/hang", hang}, {"/metrics", scrape}});
+  ASSERT_TRUE(pages.ok()) << pages.status();
+  const std::string address = absl::StrCat("127.0.0.1:", (*pages)->port());
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 16; ++i) {
+    callers.emplace_back([&] { EXPECT_THAT(HttpGet(address, "/hang"), HasSubstr("late")); });
+  }
+  hanging.Wait();
+  EXPECT_THAT(HttpGet(address, "/metrics"), HasSubstr("at once"));
+  enough.Notify();
+  for (std::thread& caller : callers) caller.join();
 }
 
 TEST(Metrics, ATakenAddressIsAClearError) {

@@ -147,6 +147,8 @@ TEST(Secured, TlsAndTokensFromOneFileWithReloadOnHangup) {
   directory.Write("tokens.yaml", bob);
   write(next);
   server.Signal(SIGHUP);
+  EXPECT_THAT(server.WaitForError("event=signal"),
+              HasSubstr("needs_a_restart=\"the configuration file itself\""));
   ASSERT_THAT(server.WaitForError("event=reloaded what=certificates"), Not(HasSubstr("failed")));
   server.WaitForError("event=reloaded what=tokens");
   EXPECT_EQ(model("next.pem", "bob.token").code, 0);
