@@ -80,6 +80,12 @@ absl::Status CheckBudget(const ModelGeometry& model, const Budget& budget) {
   if (budget.kv_bytes_max < 0) {
     return Refuse("auto.kv_bytes_max ", budget.kv_bytes_max, " is out of range; allowed: > 0");
   }
+  if (AllowedChunkSizes(model, budget).empty()) {
+    return Refuse("auto.chunk_size_min ", low, " to auto.chunk_size_max ", high,
+                  " holds none of the chunk sizes ", absl::StrJoin(budget.among, ", "),
+                  " that auto.quality_loss_max and auto.quality_task allow; widen the range, or "
+                  "allow more loss");
+  }
   return absl::OkStatus();
 }
 

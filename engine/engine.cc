@@ -53,7 +53,7 @@ class Engine::Impl {
                             .step_rows_max = options.step_rows_max,
                             .step_tokens_max = options.step_tokens_max,
                             .compressor_token_rows = options.compressor_token_rows,
-                            .quality_loss = options.quality_loss}),
+                            .quality = options.quality}),
         queue_(options.queue_requests_max) {
     thread_ = std::thread([this] { Run(); });
   }

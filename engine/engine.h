@@ -3,8 +3,8 @@
 
 #include <array>
 #include <cstdint>
-#include <map>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -31,8 +31,8 @@ struct EngineOptions {
                                      // many compressor tokens
   int32_t step_tokens_max = 256;     // work of a step, in decoder rows
   double compressor_token_rows = 0;  // work of one compressor token, in decoder rows
-  // Measured loss (bits per byte: less is better) by chunk size; empty: finer is better.
-  std::map<int32_t, double> quality_loss;
+  // See Quality (schedule/budget.h).
+  std::vector<QualityColumn> quality;
 };
 
 // Steps are counted by their decoder rows: at most 1, 2, 4, ... 65536.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "server/quality.h"
+
 namespace catserve {
 namespace {
 
@@ -28,7 +30,7 @@ EngineOptions MakeEngineOptions(const ServerOptions& options, const ServedModel&
                                : StepTokensDefault(model.description, options.slots);
   engine.step_rows_max = std::max(kStepRowsLeast, engine.step_tokens_max);
   engine.compressor_token_rows = CompressorTokenRows(model.description);
-  engine.quality_loss = QualityLoss(model.card, model.description.geometry);
+  engine.quality = QualityColumns(model.card, model.description.geometry);
   return engine;
 }
 

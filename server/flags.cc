@@ -2,6 +2,7 @@
 
 #include "absl/flags/flag.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "server/command_line.h"
@@ -30,7 +31,8 @@ ABSL_FLAG(int32_t, step_tokens_max, 0,
           "work of one step in decoder rows, 0 to 65536: more for throughput, fewer for even "
           "streams; 0: chosen for the slots");
 ABSL_FLAG(std::string, default_budget, "auto",
-          "budget of a request that names none: auto or a chunk size the model offers");
+          "budget of a request that names none: auto, auto,quality_loss_max=0.05,quality_task=NAME "
+          "or a chunk size the model offers");
 ABSL_FLAG(double, drain_seconds, 30, "how long running requests may go on after SIGTERM");
 ABSL_FLAG(double, keepalive_seconds, 30, "ping silent clients this often; 1 to 7200");
 ABSL_FLAG(
@@ -88,7 +90,7 @@ absl::Status CheckRanges(const ServerOptions& options) {
     if (!check.ok()) return check;
   }
   int32_t chunk_size = 0;
-  if (options.default_budget != "auto" &&
+  if (options.default_budget != "auto" && !absl::StartsWith(options.default_budget, "auto,") &&
       (!absl::SimpleAtoi(options.default_budget, &chunk_size) || chunk_size < 1)) {
     return absl::InvalidArgumentError(absl::StrCat("--default_budget=", options.default_budget,
                                                    " is no budget: write auto or a chunk size"));

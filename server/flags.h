@@ -25,7 +25,7 @@ struct ServerOptions {
   int32_t queue_requests_max = 0;
   int32_t request_bytes_max = 0;
   int32_t step_tokens_max = 0;  // 0: chosen by the server
-  std::string default_budget;   // "auto" or a chunk size
+  std::string default_budget;   // see ReadDefaultBudget (served_model.h)
   absl::Duration drain;
   absl::Duration keepalive;
   ServerConfig config;  // of --config

@@ -162,10 +162,9 @@ absl::Status LoadModel(const ServerOptions& options, House& house, ServedModel& 
   const std::filesystem::path directory = std::filesystem::path(options.model_dir) / "";
   served.name =
       served.card.name.empty() ? directory.parent_path().filename().string() : served.card.name;
-  const ModelGeometry& geometry = served.description.geometry;
-  absl::StatusOr<Budget> budget = ReadDefaultBudget(options.default_budget, geometry);
+  absl::StatusOr<v1::Budget> budget = ReadDefaultBudget(options.default_budget, served);
   if (!budget.ok()) return budget.status();
-  served.default_budget = *budget;
+  served.default_budget = *std::move(budget);
   return absl::OkStatus();
 }
 

@@ -1,5 +1,6 @@
 #include "server/model_card.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -46,6 +47,16 @@ absl::StatusOr<int32_t> PositiveInt(const Json& object, absl::string_view prefix
   return Invalid(file, absl::StrCat(prefix, key), "must be an integer from 1 to 1048576");
 }
 
+// A finite number of 0 or more; nothing where it is absent or null: not measured yet.
+absl::StatusOr<std::optional<double>> Measured(const Json& object, absl::string_view prefix,
+                                               const char* key, absl::string_view file) {
+  const auto it = object.find(key);
+  if (it == object.end() || it->is_null()) return std::nullopt;
+  const double value = it->is_number() ? it->get<double>() : -1;
+  if (value >= 0 && std::isfinite(value)) return value;
+  return Invalid(file, absl::StrCat(prefix, key), "must be a number, 0 or more");
+}
+
 absl::Status ReadTwin(const Json& json, absl::string_view file, ModelCard& card) {
   if (!json.is_object()) return Invalid(file, "dense_twin", "must be an object");
   DenseTwin twin;
@@ -59,40 +70,129 @@ absl::Status ReadTwin(const Json& json, absl::string_view file, ModelCard& card)
     if (!number.ok()) return number.status();
     *value = *number;
   }
+  const auto bits = Measured(json, "dense_twin.", "heldout_bits_per_byte", file);
+  if (!bits.ok()) return bits.status();
+  twin.heldout_bits_per_byte = *bits;
   card.dense_twin = twin;
   return absl::OkStatus();
 }
 
-absl::Status ReadQuality(const Json& json, absl::string_view file, ModelCard& card) {
+// A list like [{"chunk_size": 8, KEY: 1.9}], the values by chunk size.
+absl::StatusOr<std::map<int32_t, double>> ReadColumn(const Json& json, const std::string& field,
+                                                     const char* key, absl::string_view file) {
   if (!json.is_array() || json.size() > kQualityRowsMax) {
-    return Invalid(file, "quality", "must be a list of at most 64 objects");
+    return Invalid(file, field, "must be a list of at most 64 objects");
   }
+  std::map<int32_t, double> column;
   for (size_t i = 0; i < json.size(); ++i) {
-    const std::string prefix = absl::StrCat("quality[", i, "].");
-    if (!json[i].is_object()) return Invalid(file, absl::StrCat("quality[", i, "]"), "no object");
+    const std::string row = absl::StrCat(field, "[", i, "]");
+    if (!json[i].is_object()) return Invalid(file, row, "must be an object");
+    const std::string prefix = row + ".";
     const absl::StatusOr<int32_t> size = PositiveInt(json[i], prefix, "chunk_size", file);
     if (!size.ok()) return size.status();
-    const auto it = json[i].find("heldout_bits_per_byte");
-    if (it == json[i].end() || it->is_null()) continue;  // not measured yet
-    const double bits = it->is_number() ? it->get<double>() : -1;
-    if (!(bits >= 0 && std::isfinite(bits))) {
-      return Invalid(file, prefix + "heldout_bits_per_byte", "must be a number, 0 or more");
-    }
-    if (!card.heldout_bits_per_byte.emplace(*size, bits).second) {
+    const absl::StatusOr<std::optional<double>> value = Measured(json[i], prefix, key, file);
+    if (!value.ok()) return value.status();
+    if (value->has_value() && !column.emplace(*size, **value).second) {
       return Invalid(file, prefix + "chunk_size", absl::StrCat("gives ", *size, " twice"));
     }
+  }
+  return column;
+}
+
+absl::Status ReadQuality(const Json& json, absl::string_view file, ModelCard& card) {
+  absl::StatusOr<std::map<int32_t, double>> column =
+      ReadColumn(json, "quality", "heldout_bits_per_byte", file);
+  if (!column.ok()) return column.status();
+  card.heldout_bits_per_byte = *std::move(column);
+  return absl::OkStatus();
+}
+
+// One line of at most kNameBytesMax bytes.
+absl::StatusOr<std::string> ReadLine(const Json* json, const std::string& field,
+                                     absl::string_view file) {
+  if (json == nullptr || !json->is_string()) return Invalid(file, field, "must be a string");
+  std::string text = json->get<std::string>();
+  if (text.size() > kNameBytesMax) return Invalid(file, field, "is longer than 128 bytes");
+  for (const char c : text) {
+    if (absl::ascii_iscntrl(c)) return Invalid(file, field, "holds a control character");
+  }
+  return text;
+}
+
+absl::Status ReadName(const Json& json, absl::string_view file, ModelCard& card) {
+  absl::StatusOr<std::string> name = ReadLine(&json, "name", file);
+  if (!name.ok()) return name.status();
+  card.name = *std::move(name);
+  return absl::OkStatus();
+}
+
+bool IsTaskName(absl::string_view name) {
+  return !name.empty() && name.size() <= kTaskNameBytesMax &&
+         std::all_of(name.begin(), name.end(), [](char c) {
+           return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_';
+         });
+}
+
+absl::StatusOr<QualityTask> ReadTask(const Json& json, const std::string& field,
+                                     absl::string_view file) {
+  if (!json.is_object()) return Invalid(file, field, "must be an object");
+  const std::string prefix = field + ".";
+  const auto member = [&json](const char* key) {
+    const auto it = json.find(key);
+    return it == json.end() ? nullptr : &*it;
+  };
+  QualityTask task;
+  for (const auto& [key, text] :
+       {std::pair("name", &task.name), std::pair("measure", &task.measure)}) {
+    absl::StatusOr<std::string> line = ReadLine(member(key), prefix + key, file);
+    if (!line.ok()) return line.status();
+    *text = *std::move(line);
+  }
+  if (!IsTaskName(task.name)) {
+    return Invalid(file, prefix + "name", "must be 1 to 32 characters of [a-z0-9_]");
+  }
+  const Json* const better = member("better");
+  if (better == nullptr || (*better != "lower" && *better != "higher")) {
+    return Invalid(file, prefix + "better", "must be \"lower\" or \"higher\"");
+  }
+  task.higher_is_better = *better == "higher";
+  const Json* const values = member("values");
+  absl::StatusOr<std::map<int32_t, double>> column =
+      ReadColumn(values == nullptr ? Json() : *values, prefix + "values", "value", file);
+  if (!column.ok()) return column.status();
+  task.values = *std::move(column);
+  const auto twin = Measured(json, prefix, "dense_twin", file);
+  if (!twin.ok()) return twin.status();
+  task.dense_twin = *twin;
+  return task;
+}
+
+absl::Status ReadTasks(const Json& json, absl::string_view file, ModelCard& card) {
+  if (!json.is_array() || json.size() > kTasksMax) {
+    return Invalid(file, "tasks",
+                   absl::StrCat("must be a list of at most ", kTasksMax, " objects"));
+  }
+  for (size_t i = 0; i < json.size(); ++i) {
+    const std::string field = absl::StrCat("tasks[", i, "]");
+    absl::StatusOr<QualityTask> task = ReadTask(json[i], field, file);
+    if (!task.ok()) return task.status();
+    const auto same = [&](const QualityTask& other) { return other.name == task->name; };
+    if (std::any_of(card.tasks.begin(), card.tasks.end(), same)) {
+      return Invalid(file, field + ".name", absl::StrCat("gives ", task->name, " twice"));
+    }
+    card.tasks.push_back(*std::move(task));
   }
   return absl::OkStatus();
 }
 
-absl::Status ReadName(const Json& json, absl::string_view file, ModelCard& card) {
-  if (!json.is_string()) return Invalid(file, "name", "must be a string");
-  card.name = json.get<std::string>();
-  if (card.name.size() > kNameBytesMax) return Invalid(file, "name", "is longer than 128 bytes");
-  for (const char c : card.name) {
-    if (absl::ascii_iscntrl(c)) return Invalid(file, "name", "holds a control character");
-  }
-  return absl::OkStatus();
+// What a card from before there were tasks says.
+QualityTask TextTask(const ModelCard& card) {
+  QualityTask task;
+  task.name = "text";
+  task.measure = "bits per byte of held-out text";
+  task.values = card.heldout_bits_per_byte;
+  if (card.dense_twin.has_value()) task.dense_twin = card.dense_twin->heldout_bits_per_byte;
+  return task;
 }
 
 }  // namespace
@@ -103,12 +203,13 @@ absl::StatusOr<ModelCard> ParseModelCard(absl::string_view text, absl::string_vi
   ModelCard card;
   using Reader = absl::Status (*)(const Json&, absl::string_view, ModelCard&);
   const std::initializer_list<std::pair<const char*, Reader>> fields = {
-      {"name", ReadName}, {"dense_twin", ReadTwin}, {"quality", ReadQuality}};
+      {"name", ReadName}, {"dense_twin", ReadTwin}, {"quality", ReadQuality}, {"tasks", ReadTasks}};
   for (const auto& [key, read] : fields) {
     const auto it = json->find(key);
     if (it == json->end() || it->is_null()) continue;
     if (const absl::Status status = read(*it, file, card); !status.ok()) return status;
   }
+  if (card.tasks.empty() && !card.heldout_bits_per_byte.empty()) card.tasks = {TextTask(card)};
   return card;
 }
 

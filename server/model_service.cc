@@ -1,20 +1,12 @@
 #include "server/model_service.h"
 
 #include "server/dial.h"
+#include "server/quality.h"
 #include "server/refusal.h"
 #include "server/usage.h"
 
 namespace catserve {
 namespace {
-
-void FillBudget(const Budget& budget, v1::Budget& out) {
-  if (budget.automatic) {
-    out.mutable_auto_()->set_chunk_size_min(budget.chunk_size_min);
-    out.mutable_auto_()->set_chunk_size_max(budget.chunk_size_max);
-  } else if (budget.chunk_size > 0) {
-    out.set_chunk_size(budget.chunk_size);
-  }
-}
 
 void FillVocabulary(const ServedModel& model, v1::GetModelResponse& out) {
   out.set_vocabulary_size(model.description.geometry.vocab_size);
@@ -36,6 +28,22 @@ void FillDial(const ServedModel& model, v1::GetModelResponse& out) {
     if (quality != model.card.heldout_bits_per_byte.end()) {
       info.set_heldout_bits_per_byte(quality->second);
     }
+  }
+}
+
+void FillTasks(const ServedModel& model, v1::GetModelResponse& out) {
+  for (const QualityTask& task : model.card.tasks) {
+    v1::QualityTask& told = *out.add_quality_tasks();
+    told.set_name(task.name);
+    told.set_measure(task.measure);
+    told.set_higher_is_better(task.higher_is_better);
+    for (const auto& [chunk_size, loss] : LossOf(task, model.description.geometry)) {
+      v1::QualityValue& value = *told.add_values();
+      value.set_chunk_size(chunk_size);
+      value.set_value(task.values.at(chunk_size));
+      value.set_loss(loss);
+    }
+    if (task.dense_twin.has_value()) told.set_dense_twin(*task.dense_twin);
   }
 }
 
@@ -74,7 +82,8 @@ v1::GetModelResponse DescribeModel(const ServedModel& model) {
   out.set_context_limit(description.geometry.block_size);
   FillVocabulary(model, out);
   FillDial(model, out);
-  FillBudget(model.default_budget, *out.mutable_default_budget());
+  FillTasks(model, out);
+  *out.mutable_default_budget() = model.default_budget;
   out.set_kv_bytes_per_entry(description.geometry.bytes_per_entry);
   out.set_dense_twin_kv_bytes_per_1000_tokens(1000.0 *
                                               static_cast<double>(DenseTwinBytesPerEntry(model)));

@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "engine/admission.h"
+#include "server/quality.h"
 
 namespace catserve {
 namespace {
@@ -62,7 +63,9 @@ absl::StatusOr<std::vector<TokenId>> ReadPrompt(const v1::Prompt& prompt, absl::
 absl::StatusOr<Budget> ReadBudget(const v1::Budget& message, const ServedModel& model) {
   Budget budget;
   switch (message.choice_case()) {
-    case v1::Budget::CHOICE_NOT_SET: return model.default_budget;
+    case v1::Budget::CHOICE_NOT_SET:
+      if (model.default_budget.choice_case() == v1::Budget::CHOICE_NOT_SET) return budget;
+      return ReadBudget(model.default_budget, model);
     case v1::Budget::kChunkSize: budget.chunk_size = message.chunk_size(); return budget;
     case v1::Budget::kAuto: break;
   }
@@ -86,6 +89,7 @@ absl::StatusOr<Budget> ReadBudget(const v1::Budget& message, const ServedModel& 
   if (bounds.has_kv_bytes_max() && budget.kv_bytes_max <= 0) {
     return Refuse("auto.kv_bytes_max ", budget.kv_bytes_max, " is out of range; allowed: > 0");
   }
+  if (absl::Status status = ReadQuality(bounds, model, budget); !status.ok()) return status;
   return budget;
 }
 

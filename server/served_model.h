@@ -2,14 +2,13 @@
 #pragma once
 
 #include <atomic>
-#include <map>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "catserve/v1/generation.pb.h"
 #include "engine/engine.h"
 #include "engine/model_description.h"
-#include "engine/schedule/request.h"
 #include "engine/text/tokenizer.h"
 #include "server/model_card.h"
 
@@ -25,17 +24,14 @@ struct ServedModel {
   absl::Status tokenizer_missing;              // FAILED_PRECONDITION that names the files, if so
   int64_t token_bytes_max = 0;                 // of the tokenizer's longest token
   ModelCard card;
-  int32_t slots = 0;      // sequences that run at once
-  Budget default_budget;  // of a request that names none
+  int32_t slots = 0;          // sequences that run at once
+  v1::Budget default_budget;  // of a request that names none; unset: the model is dense
 };
 
-// The budget that `--default_budget` names: "auto" or a chunk size the model offers. Errors:
-// INVALID_ARGUMENT naming those offered.
-absl::StatusOr<Budget> ReadDefaultBudget(const std::string& text, const ModelGeometry& model);
-
-// Measured quality for the engine's choice of chunk sizes: the card's, of the sizes that the model
-// offers; empty unless all of them have one, since sizes without a value cannot be ranked.
-std::map<int32_t, double> QualityLoss(const ModelCard& card, const ModelGeometry& model);
+// The budget that `--default_budget` names: a chunk size the model offers, or "auto", which may be
+// followed by ",quality_loss_max=0.05" and ",quality_task=NAME". Errors: INVALID_ARGUMENT naming
+// what is allowed.
+absl::StatusOr<v1::Budget> ReadDefaultBudget(const std::string& text, const ServedModel& model);
 
 // Bytes of the longest token: a text of more than this times the context cannot fit into it.
 int64_t LongestToken(const Tokenizer& tokenizer);

@@ -7,26 +7,40 @@
 #include "engine/schedule/layout.h"
 #include "engine/schedule/memory_forecast.h"
 #include "engine/schedule/score_sequence.h"
+#include "kernels/check.h"
 
 namespace catserve {
 namespace {
 
-constexpr double kLeastLoss = 1e-9;  // what loses nothing, or gains, is free
+constexpr double kLeastLoss = 1e-9;        // what loses nothing, or gains, is free
+constexpr double kDoublingLoses = 0.0625;  // where nothing was measured; exact, so that equals tie
+
+bool Contains(const std::vector<int32_t>& sizes, int32_t size) {
+  return std::find(sizes.begin(), sizes.end(), size) != sizes.end();
+}
 
 std::vector<int32_t> BestFirst(const ModelGeometry& model, const Quality& quality,
                                const Budget& budget) {
   std::vector<int32_t> sizes = AllowedChunkSizes(model, budget);
-  std::stable_sort(sizes.begin(), sizes.end(),
-                   [&quality](int32_t a, int32_t b) { return quality.Loss(a) < quality.Loss(b); });
+  std::stable_sort(sizes.begin(), sizes.end(), [&](int32_t a, int32_t b) {
+    return quality.Loss(budget, a) < quality.Loss(budget, b);
+  });
   return sizes;
 }
 
 }  // namespace
 
-double Quality::Loss(int32_t chunk_size) const {
-  const auto measured = loss_.find(chunk_size);
-  if (measured != loss_.end()) return measured->second;
-  return chunk_size > 0 ? std::log2(chunk_size) : 0;
+double Quality::Loss(const Budget& budget, int32_t chunk_size) const {
+  const bool there = budget.quality_column < std::ssize(columns_);
+  if (there && !columns_[budget.quality_column].empty()) {
+    const QualityColumn& column = columns_[budget.quality_column];
+    const auto measured = column.find(chunk_size);
+    CATSERVE_CHECK(measured != column.end())
+        << "quality column " << budget.quality_column << " has no value for chunk size "
+        << chunk_size << "; a budget's `among` names only those that its column has";
+    return measured->second;
+  }
+  return chunk_size > 0 ? kDoublingLoses * std::log2(chunk_size) : 0;
 }
 
 int32_t LargestLength(const Request& request) {
@@ -51,7 +65,8 @@ std::vector<int32_t> AllowedChunkSizes(const ModelGeometry& model, const Budget&
   std::vector<int32_t> allowed;
   for (const int32_t size : model.chunk_sizes) {
     const bool in_range = size >= budget.chunk_size_min &&
-                          (budget.chunk_size_max == 0 || size <= budget.chunk_size_max);
+                          (budget.chunk_size_max == 0 || size <= budget.chunk_size_max) &&
+                          (budget.among.empty() || Contains(budget.among, size));
     if (budget.automatic ? in_range : size == budget.chunk_size) allowed.push_back(size);
   }
   return allowed;
@@ -115,6 +130,7 @@ std::optional<Change> BestCoarsening(const ModelGeometry& model, const Quality& 
     const Resident& resident = residents[i];
     if (!resident.budget->automatic) continue;
     if (!at_once && resident.tokens_left < kCoarsenTokensLeft) continue;
+    const auto loss = [&](int32_t size) { return quality.Loss(*resident.budget, size); };
     const int64_t end_now = PagesAtEnd(model, resident, resident.chunk_size);
     for (const int32_t size : AllowedChunkSizes(model, *resident.budget)) {
       const int64_t end_then = PagesAtEnd(model, resident, size);
@@ -122,7 +138,7 @@ std::optional<Change> BestCoarsening(const ModelGeometry& model, const Quality& 
       const int64_t freed_now = resident.pages_owned - PagesNow(model, resident, size);
       if (size == resident.chunk_size || freed <= 0 || (at_once && freed_now <= 0)) continue;
       if (!KeepsBound(model, *resident.budget, end_then)) continue;
-      const double lost = quality.Loss(size) - quality.Loss(resident.chunk_size);
+      const double lost = loss(size) - loss(resident.chunk_size);
       const double worth = static_cast<double>(freed) / std::max(lost, kLeastLoss);
       if (worth <= best_worth) continue;
       best = Change{.resident = i, .chunk_size = size};
@@ -147,8 +163,9 @@ std::vector<int32_t> Refinements(const ModelGeometry& model, const Quality& qual
   if (!resident.budget->automatic || early || late) return {};
   std::vector<int32_t> sizes = BestFirst(model, quality, *resident.budget);
   std::erase_if(sizes, [&](int32_t size) {
-    return quality.Loss(size) >= quality.Loss(resident.chunk_size) ||
-           !KeepsBound(model, *resident.budget, PagesAtEnd(model, resident, size));
+    const Budget& budget = *resident.budget;
+    return quality.Loss(budget, size) >= quality.Loss(budget, resident.chunk_size) ||
+           !KeepsBound(model, budget, PagesAtEnd(model, resident, size));
   });
   return sizes;
 }

@@ -1,5 +1,6 @@
 // What a chunk size costs in memory and in quality, and which one a request gets: the policy of
-// automatic budgets. A fixed chunk size is never changed.
+// automatic budgets. A fixed chunk size is never changed, and none is used that a budget does not
+// allow: its range, and the sizes that its bound on quality leaves (Budget::among).
 //
 // At the start a request gets the best chunk size (Quality) that its own bound and the forecast of
 // memory (memory_forecast.h) allow at its expected length, leaving room for those who wait behind
@@ -20,7 +21,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <span>
 #include <utility>
@@ -35,15 +35,20 @@ inline constexpr int32_t kCoarsenTokensLeft = 16;  // with fewer to come, it end
 inline constexpr int32_t kRefineAfterTokens = 64;  // since the last change, and still to come
 inline constexpr double kRefineBelow = 0.5;        // of all pages, forecast with the change
 
-// How much a chunk size loses against the best one; only differences count.
+// How much a chunk size loses against the best one; only differences count. Each measure has a
+// column, and a budget says which one counts for its request. All are fractions of the best, so
+// that losses of different columns compare.
 class Quality {
  public:
-  // Measured losses by chunk size (bits per byte); empty: each doubling loses the same.
-  explicit Quality(std::map<int32_t, double> loss = {}) : loss_(std::move(loss)) {}
-  double Loss(int32_t chunk_size) const;
+  // The first column is that of requests that name no measure. Where a column is empty, or not
+  // there, each doubling loses the same.
+  explicit Quality(std::vector<QualityColumn> columns = {}) : columns_(std::move(columns)) {}
+
+  // REQUIRES: the budget's column is empty or has a value for the chunk size.
+  double Loss(const Budget& budget, int32_t chunk_size) const;
 
  private:
-  std::map<int32_t, double> loss_;
+  std::vector<QualityColumn> columns_;
 };
 
 // Tokens that a choice has read when it ends at the latest. The last token drawn is never read.

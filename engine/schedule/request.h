@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <variant>
@@ -13,6 +14,9 @@
 
 namespace catserve {
 
+// What chunk sizes lose by one measure, as a fraction of the best value; empty: not measured.
+using QualityColumn = std::map<int32_t, double>;
+
 using RequestKey = uint64_t;  // unique in the life of the process; given by Engine::Submit
 
 // What a request allows its context to cost.
@@ -21,7 +25,9 @@ struct Budget {
   bool automatic = false;
   int32_t chunk_size_min = 0;
   int32_t chunk_size_max = 0;
-  int64_t kv_bytes_max = 0;  // 0: no bound
+  int64_t kv_bytes_max = 0;    // 0: no bound
+  std::vector<int32_t> among;  // when `automatic`: these alone, if there are any
+  int32_t quality_column = 0;  // of Quality (budget.h), by which chunk sizes are ranked
 };
 
 struct StopRule {

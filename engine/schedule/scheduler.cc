@@ -19,7 +19,7 @@ int64_t WorkDone(const RequestState& request) {
 Scheduler::Scheduler(ModelGeometry model, ScheduleLimits limits)
     : model_(std::move(model)),
       limits_(std::move(limits)),
-      quality_(limits_.quality_loss),
+      quality_(limits_.quality),
       pool_(limits_.kv_pages),
       cache_(pool_) {
   for (int32_t slot = limits_.slots - 1; slot >= 0; --slot) free_slots_.push_back(slot);

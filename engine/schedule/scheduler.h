@@ -42,7 +42,7 @@ struct ScheduleLimits {
   int32_t step_rows_max = 0;      // decoder rows, and as many compressor tokens, in a step
   int32_t step_tokens_max = 256;  // work of a step, in decoder rows
   double compressor_token_rows = 0;
-  std::map<int32_t, double> quality_loss;  // see Quality
+  std::vector<QualityColumn> quality;  // see Quality
 };
 
 // The least work, in decoder rows, that lets any prefill, closing chunk or block of a text to score

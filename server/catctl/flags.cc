@@ -14,6 +14,11 @@ ABSL_FLAG(std::string, chunk_size, "", "generate: the chunk size; score: a list,
 ABSL_FLAG(bool, automatic, false, "generate: let the server choose the chunk size; also --auto");
 ABSL_FLAG(absl::optional<int64_t>, kv_bytes_max, absl::nullopt,
           "generate: most bytes of KV memory; the server chooses a chunk size that keeps it");
+ABSL_FLAG(
+    absl::optional<double>, quality_loss_max, absl::nullopt,
+    "generate: most that may be lost against the best chunk size, 0 to 1, as 0.05 (see model)");
+ABSL_FLAG(absl::optional<std::string>, quality_task, absl::nullopt,
+          "generate: the task whose measured values count for it (see model)");
 ABSL_FLAG(std::string, prompt_file, "", "generate: read the prompt from this file; - is stdin");
 ABSL_FLAG(std::string, token_ids, "", "generate: the prompt as ids, as 5,17,3, instead of text");
 ABSL_FLAG(absl::optional<int32_t>, max_tokens, absl::nullopt, "generate: most tokens to generate");

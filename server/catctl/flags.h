@@ -18,6 +18,8 @@ ABSL_DECLARE_FLAG(bool, json);
 ABSL_DECLARE_FLAG(std::string, chunk_size);
 ABSL_DECLARE_FLAG(bool, automatic);
 ABSL_DECLARE_FLAG(absl::optional<int64_t>, kv_bytes_max);
+ABSL_DECLARE_FLAG(absl::optional<double>, quality_loss_max);
+ABSL_DECLARE_FLAG(absl::optional<std::string>, quality_task);
 ABSL_DECLARE_FLAG(std::string, prompt_file);
 ABSL_DECLARE_FLAG(std::string, token_ids);
 ABSL_DECLARE_FLAG(absl::optional<int32_t>, max_tokens);

@@ -40,15 +40,20 @@ absl::Status ReadPrompt(const std::vector<std::string>& words, v1::Prompt& promp
 
 absl::Status ReadBudget(v1::GenerateRequest& request) {
   const std::string chunk_size = absl::GetFlag(FLAGS_chunk_size);
-  const absl::optional<int64_t> kv_bytes_max = absl::GetFlag(FLAGS_kv_bytes_max);
+  v1::AutoBudget bounds;
+  if (const auto value = absl::GetFlag(FLAGS_kv_bytes_max)) bounds.set_kv_bytes_max(*value);
+  if (const auto value = absl::GetFlag(FLAGS_quality_loss_max)) bounds.set_quality_loss_max(*value);
+  if (const auto value = absl::GetFlag(FLAGS_quality_task)) bounds.set_quality_task(*value);
+  const bool bounded =
+      bounds.has_kv_bytes_max() || bounds.has_quality_loss_max() || bounds.has_quality_task();
   int32_t number = 0;
-  if (absl::GetFlag(FLAGS_automatic) || kv_bytes_max) {
+  if (absl::GetFlag(FLAGS_automatic) || bounded) {
     if (!chunk_size.empty()) {
       return absl::InvalidArgumentError(
-          "use either --chunk_size, which is exact, or --auto (--kv_bytes_max implies it)");
+          "use either --chunk_size, which is exact, or --auto (--kv_bytes_max, --quality_loss_max "
+          "and --quality_task imply it)");
     }
-    v1::AutoBudget& budget = *request.mutable_budget()->mutable_auto_();
-    if (kv_bytes_max) budget.set_kv_bytes_max(*kv_bytes_max);
+    *request.mutable_budget()->mutable_auto_() = bounds;
   } else if (!chunk_size.empty()) {
     if (!absl::SimpleAtoi(chunk_size, &number)) {
       return absl::InvalidArgumentError(

@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "google/protobuf/util/json_util.h"
 #include "server/catctl/commands.h"
+#include "server/catctl/dial_table.h"
 #include "server/catctl/flags.h"
 
 namespace catserve {
@@ -25,25 +26,14 @@ int PrintJson(const google::protobuf::Message& message) {
 std::string Describe(const v1::Budget& budget) {
   if (budget.has_chunk_size()) return absl::StrCat("chunk size ", budget.chunk_size());
   if (!budget.has_auto_()) return "none (dense)";
-  return absl::StrCat("auto, ", budget.auto_().chunk_size_min(), " to ",
-                      budget.auto_().chunk_size_max());
-}
-
-void PrintDial(const v1::GetModelResponse& model) {
-  std::printf("%10s  %22s  %12s  %21s\n", "chunk size", "KV bytes/1,000 tokens", "decode cost",
-              "held-out bits/byte");
-  for (const v1::ChunkSizeInfo& info : model.chunk_sizes()) {
-    const std::string quality = info.has_heldout_bits_per_byte()
-                                    ? absl::StrCat(info.heldout_bits_per_byte())
-                                    : "not measured";
-    std::printf("%10d  %22.0f  %12.3f  %21s\n", info.chunk_size(), info.kv_bytes_per_1000_tokens(),
-                info.relative_decode_cost(), quality.c_str());
+  const v1::AutoBudget& bounds = budget.auto_();
+  std::string text =
+      absl::StrCat("auto, ", bounds.chunk_size_min(), " to ", bounds.chunk_size_max());
+  if (bounds.has_quality_loss_max()) {
+    absl::StrAppend(&text, ", quality_loss_max ", bounds.quality_loss_max());
   }
-  if (model.dense_twin_kv_bytes_per_1000_tokens() > 0) {
-    std::printf("%10s  %22.0f  %12.3f\n", "dense twin", model.dense_twin_kv_bytes_per_1000_tokens(),
-                1.0);
-  }
-  std::printf("%10s  %22.0f\n", "same width", model.dense_same_width_kv_bytes_per_1000_tokens());
+  if (bounds.has_quality_task()) absl::StrAppend(&text, ", quality_task ", bounds.quality_task());
+  return text;
 }
 
 }  // namespace
@@ -60,7 +50,7 @@ int ModelCommand(const Client& client, const std::vector<std::string>&) {
   std::printf("context %d tokens, vocabulary %d, %d slots, default budget: %s\n",
               model.context_limit(), model.vocabulary_size(), model.slots(),
               Describe(model.default_budget()).c_str());
-  PrintDial(model);
+  std::fputs(DialTable(model).c_str(), stdout);
   return kExitOk;
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -39,6 +40,8 @@ constexpr Parameter kParameters[] = {
     {"chunk_size_min", "budget.auto.chunk_size_min"},
     {"chunk_size_max", "budget.auto.chunk_size_max"},
     {"kv_bytes_max", "budget.auto.kv_bytes_max"},
+    {"quality_loss_max", "budget.auto.quality_loss_max"},
+    {"quality_task", "budget.auto.quality_task"},
     {"temperature", "sampling.temperature"},
     {"top_k", "sampling.top_k"},
     {"top_p", "sampling.top_p"},
@@ -119,10 +122,15 @@ absl::Status SetField(absl::string_view name, const InferParameter& value,
       if (!value.has_bool_param()) return WrongType(name, "a boolean");
       reflection.SetBool(&message, &field, value.bool_param());
       return absl::OkStatus();
-    case FieldDescriptor::CPPTYPE_FLOAT: {
+    case FieldDescriptor::CPPTYPE_FLOAT:
+    case FieldDescriptor::CPPTYPE_DOUBLE: {
       const std::optional<double> number = Number(value);
       if (!number.has_value()) return WrongType(name, "a number");
-      reflection.SetFloat(&message, &field, static_cast<float>(*number));
+      if (field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE) {
+        reflection.SetDouble(&message, &field, *number);
+      } else {
+        reflection.SetFloat(&message, &field, static_cast<float>(*number));
+      }
       return absl::OkStatus();
     }
     case FieldDescriptor::CPPTYPE_STRING:
@@ -169,10 +177,12 @@ absl::Status UnknownParameter(absl::string_view name) {
 absl::Status ReadParameters(const inference::ModelInferRequest& message,
                             v1::GenerateRequest& request) {
   if (message.parameters().contains("chunk_size")) {
-    for (const char* other : {"chunk_size_min", "chunk_size_max", "kv_bytes_max"}) {
-      if (!message.parameters().contains(other)) continue;
-      return absl::InvalidArgumentError(absl::StrCat(
-          "parameter ", other, ": belongs to an automatic budget; not together with chunk_size"));
+    for (const Parameter& other : kParameters) {
+      if (!absl::StartsWith(other.path, "budget.auto.")) continue;
+      if (message.parameters().count(std::string(other.name)) == 0) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("parameter ", other.name,
+                       ": belongs to an automatic budget; not together with chunk_size"));
     }
   }
   for (const auto& [name, value] : message.parameters()) {

@@ -103,6 +103,18 @@ class AgainstTheServer(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "either"):
             self.client.complete("x", chunk_size=4, kv_bytes_max=5)
 
+    def test_a_budget_may_be_bounded_by_measured_quality(self):
+        task = self.client.model().quality_tasks[0]
+        best = {value.chunk_size for value in task.values if value.loss == 0}
+        answer = self.client.complete("In the beginning", quality_loss_max=0, max_tokens=1,
+                                      quality_task=task.name)
+        self.assertIn(answer.usage.chunk_size, best)
+        with self.assertRaises(catserve.CatserveError) as refused:
+            self.client.complete("x", quality_task="guessing")
+        self.assertIn("budget.auto.quality_task", refused.exception.message)
+        with self.assertRaisesRegex(ValueError, "either"):
+            self.client.complete("x", chunk_size=4, quality_loss_max=0.1)
+
     def test_leaving_a_stream_frees_the_server(self):
         stream = self.client.generate("In the beginning", max_tokens=400, ignore_eos=True)
         next(stream)

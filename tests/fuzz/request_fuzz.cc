@@ -12,11 +12,13 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/admission.h"
 #include "engine/text/byte_alphabet.h"
 #include "engine/text/tokenizer.h"
+#include "server/quality.h"
 #include "server/request_reader.h"
 #include "tests/engine/schedule/driver.h"
 
@@ -41,6 +43,13 @@ const EngineOptions kOptions{.slots = 4,
                              .step_tokens_max = 64,
                              .compressor_token_rows = 0.1};
 
+ModelCard MakeCard() {
+  ModelCard card;
+  card.tasks = {{"text", "bits", false, {{4, 1.8}, {8, 1.64}, {16, 1.6}}, std::nullopt},
+                {"recall", "accuracy", true, {{4, 1.0}, {8, 0.97}}, std::nullopt}};
+  return card;
+}
+
 ServedModel MakeModel() {
   std::string json = "{";
   for (int byte = 0; byte < 256; ++byte) {
@@ -54,9 +63,8 @@ ServedModel MakeModel() {
   model.description.geometry = kModel;
   model.tokenizer = *std::move(tokenizer);
   model.token_bytes_max = LongestToken(*model.tokenizer);
-  model.default_budget.automatic = true;
-  model.default_budget.chunk_size_min = 4;
-  model.default_budget.chunk_size_max = 16;
+  model.card = MakeCard();
+  model.default_budget = *ReadDefaultBudget("auto", model);
   return model;
 }
 
@@ -71,7 +79,8 @@ class Play {
                  .kv_pages = kOptions.kv_pages,
                  .step_rows_max = kOptions.step_rows_max,
                  .step_tokens_max = kOptions.step_tokens_max,
-                 .compressor_token_rows = kOptions.compressor_token_rows},
+                 .compressor_token_rows = kOptions.compressor_token_rows,
+                 .quality = QualityColumns(model.card, kModel)},
                 /*depth=*/input.empty() ? 0 : input.front() >> 7 & 1) {}
 
   void Run() {
@@ -82,7 +91,12 @@ class Play {
     for (RequestKey key = 1; key <= accepted_; ++key) driver_.scheduler.SetPaused(key, false);
     driver_.Run();  // aborts if a page is held or somebody waits for ever
     for (RequestKey key = 1; key <= accepted_; ++key) {
-      Require(driver_.stories[key].finished.has_value());
+      const Story& story = driver_.stories[key];
+      Require(story.finished.has_value());
+      if (story.started) Require(Allows(key, story.started->chunk_size));
+      for (const BudgetChangedEvent& change : story.changes) {
+        Require(Allows(key, change.to_chunk_size));
+      }
     }
   }
 
@@ -135,13 +149,20 @@ class Play {
     if (number & 1) request.deadline = driver_.now + absl::Seconds(number);
     if (number & 2) request.owner = "b";
     request.sampling.seed = number;  // a request without one draws it anew each time
+    budgets_.push_back(request.budget);
     Require(driver_.Add(request) == ++accepted_);
+  }
+
+  bool Allows(RequestKey key, int32_t chunk_size) const {
+    const std::vector<int32_t> allowed = AllowedChunkSizes(kModel, budgets_[key - 1]);
+    return std::find(allowed.begin(), allowed.end(), chunk_size) != allowed.end();
   }
 
   const ServedModel& model_;
   std::string_view rest_;
   Driver driver_;
   RequestKey accepted_ = 0;
+  std::vector<Budget> budgets_;  // of those accepted
   int steps_ = 0;
 };
 

@@ -66,13 +66,21 @@ absl::Status Stage::SetLimits(Command& command) {
   limits_.compressor_token_rows = command.Fraction("ratio", 0);
   depth_ = static_cast<int>(command.Number("depth", 0));
   if (const auto quality = command.Text("quality")) {
-    for (const absl::string_view part : absl::StrSplit(*quality, ',')) {
-      const std::pair<std::string, std::string> loss = absl::StrSplit(part, ':');
-      limits_.quality_loss[static_cast<int32_t>(command.ToNumber(loss.first, "quality"))] =
-          command.ToFraction(loss.second, "quality");
+    for (const absl::string_view column : absl::StrSplit(*quality, '/')) {
+      limits_.quality.push_back(ReadColumn(column, command));
     }
   }
   return command.Finish();
+}
+
+QualityColumn Stage::ReadColumn(absl::string_view text, Command& command) {
+  QualityColumn column;
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
+    const std::pair<std::string, std::string> loss = absl::StrSplit(part, ':');
+    column[static_cast<int32_t>(command.ToNumber(loss.first, "quality"))] =
+        command.ToFraction(loss.second, "quality");
+  }
+  return column;
 }
 
 absl::Status Stage::Open() {
@@ -127,6 +135,12 @@ void Stage::ReadBudget(Command& command, Budget& budget) {
   }
   budget.kv_bytes_max = command.Number("kv_pages", 0) * kPageEntries * model_.bytes_per_entry;
   if (budget.kv_bytes_max > 0 && !budget.automatic) command.Fail("'kv_pages' needs 'auto'");
+  budget.quality_column = static_cast<int32_t>(command.Number("column", 0));
+  if (const auto sizes = command.Text("among")) {
+    for (const absl::string_view size : absl::StrSplit(*sizes, ',')) {
+      budget.among.push_back(static_cast<int32_t>(command.ToNumber(size, "among")));
+    }
+  }
 }
 
 absl::Status Stage::Arrive(Command& command) {

@@ -1,9 +1,9 @@
 // The commands of a scenario, played on the real scheduler.
 //
 //   model cat sizes=4,8,16 block=512      or fixed, dense; first line, as below its defaults
-//   limits slots=4 pages=64 tokens=256 rows=256 ratio=0 depth=0 quality=8:1.5,16:1.4
+//   limits slots=4 pages=64 tokens=256 rows=256 ratio=0 depth=0 quality=8:0.1,16:0/8:0,16:0.3
 //     tokens: work of a step; rows: what it may hold; ratio: work of a compressor token in decoder
-//     rows; depth: steps in flight; quality: measured losses
+//     rows; depth: steps in flight; quality: measured losses, a / between columns
 //   arrive A prompt=10 max=3 chunk=4      a request named A; where a model compresses it needs
 //                                         chunk=4, auto, or auto=8-32
 //     prompt=40@7    the first 40 tokens of text 7; without @ each request has a text of its own
@@ -12,6 +12,7 @@
 //     greedy         all choices draw the same; otherwise each request and choice has its own luck
 //     stops=5        draws a stop token as its fifth
 //     kv_pages=4     kv_bytes_max, in pages
+//     among=4,8 column=1   the chunk sizes that a bound on quality leaves, and what ranks them
 //   score S text=50 chunk=8
 //   step 3         plans and computes 3 steps, a second each, and tells of every one
 //   run            steps until nothing is left that could run; tells what happened
@@ -30,6 +31,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "engine/engine.h"
 #include "tests/engine/schedule/driver.h"
 #include "tests/schedule/command.h"
@@ -67,6 +69,7 @@ class Stage {
 
   std::vector<TokenId> ReadPrompt(const std::string& text, Command& command);
   std::vector<TokenId> TextOf(uint64_t text, int64_t count) const;
+  static QualityColumn ReadColumn(absl::string_view text, Command& command);
   void ReadBudget(Command& command, Budget& budget);
   const Actor* Find(const std::string& name, Command& command) const;
   bool AllRest() const;  // nobody is left who could run

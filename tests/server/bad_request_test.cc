@@ -80,6 +80,28 @@ const BadGenerate kBudgets[] = {
     {"auto too few bytes",
      [](auto& r) { r.mutable_budget()->mutable_auto_()->set_kv_bytes_max(1); }, kInvalid,
      "budget.auto.kv_bytes_max", "raise it"},
+    {"quality loss NaN",
+     [](auto& r) { r.mutable_budget()->mutable_auto_()->set_quality_loss_max(kNan); }, kInvalid,
+     "budget.auto.quality_loss_max nan", "0 to 1"},
+    {"quality loss negative",
+     [](auto& r) { r.mutable_budget()->mutable_auto_()->set_quality_loss_max(-0.01); }, kInvalid,
+     "budget.auto.quality_loss_max -0.01", "0 to 1"},
+    {"quality loss over one",
+     [](auto& r) { r.mutable_budget()->mutable_auto_()->set_quality_loss_max(1.01); }, kInvalid,
+     "budget.auto.quality_loss_max 1.01", "0 to 1"},
+    {"quality task unknown",
+     [](auto& r) { r.mutable_budget()->mutable_auto_()->set_quality_task("recall\n"); }, kInvalid,
+     "budget.auto.quality_task is not", "allowed: text"},
+    {"quality task empty",
+     [](auto& r) { r.mutable_budget()->mutable_auto_()->set_quality_task(""); }, kInvalid,
+     "budget.auto.quality_task is not", "allowed: text"},
+    {"quality out of the range",  // chunk size 8 alone was measured
+     [](auto& r) {
+       r.mutable_budget()->mutable_auto_()->set_chunk_size_min(16);
+       r.mutable_budget()->mutable_auto_()->set_quality_loss_max(0.5);
+     },
+     kInvalid, "budget.auto.chunk_size_min 16 to budget.auto.chunk_size_max 16",
+     "the chunk sizes 8 that budget.auto.quality_loss_max"},
 };
 
 const BadGenerate kSamplings[] = {
@@ -325,6 +347,10 @@ TEST(BadRequest, ADenseModelHasNoDial) {
   v1::GenerateRequest automatic = GreedyRequest({1, 2}, 0, 3);
   automatic.mutable_budget()->mutable_auto_();
   EXPECT_EQ(Generate(house.stubs(), automatic).status.error_code(), kInvalid);
+  automatic.mutable_budget()->mutable_auto_()->set_quality_loss_max(0.1);
+  const grpc::Status bounded = Generate(house.stubs(), automatic).status;
+  EXPECT_EQ(bounded.error_code(), kInvalid);
+  EXPECT_THAT(bounded.error_message(), HasSubstr("budget.auto: a dense model has no chunk sizes"));
 }
 
 TEST(BadRequest, DetokenizeOfUnknownIds) {

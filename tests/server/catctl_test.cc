@@ -65,12 +65,49 @@ TEST(Catctl, ShowsTheDialAndTheLoad) {
   EXPECT_EQ(model.code, 0) << model.err;
   EXPECT_THAT(model.out,
               AllOf(HasSubstr("scripted: cat, 1234 parameters"), HasSubstr("context 256"),
-                    HasSubstr("8 slots"), HasSubstr("auto, 4 to 16"), HasSubstr("1.25"),
-                    HasSubstr("dense twin"), HasSubstr("not measured")));
+                    HasSubstr("8 slots"), HasSubstr("auto, 4 to 16")));
   const Ran load = RunClient({"load", server});
   EXPECT_EQ(load.out,
             "running 0 (0 paused), waiting 0, KV pages 0 used, 0 cached of 256 (1572864 bytes)\n");
   EXPECT_THAT(RunClient({"model", server, "--json"}).out, HasSubstr("\"chunkSizes\":[{"));
+}
+
+TEST(Catctl, ShowsTheMeasuredQualityBesideTheCostOfEachChunkSize) {
+  ModelCard card = ScriptedCard();
+  card.tasks = {
+      {"text", "bits per byte of held-out text", false, {{4, 1.654}, {8, 1.5705}, {16, 1.5}}, 1.52},
+      {"recall_16", "accuracy with 16 pairs", true, {{4, 1.0}, {8, 1.0}}, std::nullopt}};
+  ScriptedServer house({.card = card});
+  const Ran model = RunClient({"model", "--server=" + house.address()});
+  EXPECT_THAT(model.out, HasSubstr(R"(
+chunk size  KV bytes/1,000 tokens  decode cost    text   recall_16
+         4                  96000        0.481   1.654           1*
+         8                  48000        0.430  1.5705           1*
+        16                  24000        0.413     1.5*          -
+dense twin                 512000        1.000    1.52           -
+same width                 384000
+
+* best. A request may bound what it loses: --auto --quality-loss-max=0.05
+--quality-task text: bits per byte of held-out text, lower is better (the default)
+            or recall_16: accuracy with 16 pairs, higher is better
+)"));
+  ScriptedServer bare({.card = ModelCard()});
+  EXPECT_THAT(RunClient({"model", "--server=" + bare.address()}).out,
+              HasSubstr("quality: not measured; `make evaluate"));
+}
+
+TEST(Catctl, BoundsARequestsQuality) {
+  ModelCard card = ScriptedCard();
+  card.tasks[0].values = {{4, 1.6}, {8, 1.5}, {16, 2}};
+  ScriptedServer house({.card = card});
+  const auto ask = [&](const std::string& flag) {
+    return RunClient({"generate", "--server=" + house.address(), flag, "--stats", "x"});
+  };
+  EXPECT_THAT(ask("--quality-loss-max=0.1").err, HasSubstr("chunk size 8,"));
+  EXPECT_THAT(ask("--quality-task=text").err, HasSubstr("chunk size 8,"));
+  const Ran unknown = ask("--quality-task=recall");
+  EXPECT_EQ(unknown.code, 1);
+  EXPECT_THAT(unknown.err, HasSubstr("budget.auto.quality_task is not on the model's card"));
 }
 
 TEST(Catctl, ScoresLongTextsInPiecesOfTheContext) {
@@ -175,6 +212,8 @@ TEST(Catctl, ErrorsSayWhatToDo) {
       {{"score", server, "--file=/no/such/file"}, 2, "/no/such/file"},
       {{"tokenize", server}, 2, "needs a text"},
       {{"generate", server, "--chunk-size=8", "--kv-bytes-max=9999", "x"}, 2, "either"},
+      {{"generate", server, "--chunk-size=8", "--quality-loss-max=0.1", "x"}, 2, "either"},
+      {{"generate", server, "--quality-loss-max=much", "x"}, 2, "--quality_loss_max"},
       {{"generate", server, "--priority=101", "x"}, 1, "priority 101"},
       {{"generate", server, "--cache-salt=" + std::string(129, 's'), "x"}, 1, "cache_salt has 129"},
       {{"load", server, "extra"}, 2, "load takes nothing after it, but got \"extra\""},

@@ -143,6 +143,8 @@ TEST(Catserved, BadFlagsEndWithCodeTwoAndARemedy) {
   ExpectStartFails(with({"--model=no/such/place"}), 2, {"no/such/place"});
   ExpectStartFails(with({"--model=" + kModel, "--default_budget=5"}), 2,
                    {"--default_budget=5", "1, 2, 4, 8, 16"});
+  ExpectStartFails(with({"--model=" + kModel, "--default_budget=auto,quality_loss_max=0.1"}), 2,
+                   {"--default_budget=auto,quality_loss_max=0.1: budget.auto", "make evaluate"});
   ExpectStartFails(with({"--model=" + kModel, "--step_tokens_max=1"}), 2,
                    {"step_tokens_max 1 must be", "or more for 32 slots"});
   ExpectStartFails(with({"--model=" + kModel, "--kv_memory_bytes=1000"}), 2,
@@ -185,6 +187,36 @@ TEST(Catserved, AHostileCardIsAClearError) {
   ExpectStartFails(
       {"--model=" + directory.path(), "--listen_address=127.0.0.1:0", "--metrics_address="}, 2,
       {"card.json", "dense_twin.dim"});
+}
+
+TEST(Catserved, TheCardsValuesBoundTheDefaultBudgetAndThatOfARequest) {
+  const TempDirectory directory;
+  WriteTextModel(directory);
+  directory.Write("card.json", R"({"tasks": [
+      {"name": "text", "measure": "bits per byte", "better": "lower",
+       "values": [{"chunk_size": 4, "value": 1.7}, {"chunk_size": 16, "value": 1.6}]},
+      {"name": "recall", "measure": "accuracy", "better": "higher",
+       "values": [{"chunk_size": 2, "value": 0.9}, {"chunk_size": 4, "value": 0.99}]}]})");
+  ServedProcess server(directory.path(),
+                       {"--default_budget=auto,quality_task=recall,quality_loss_max=0.05"});
+  ASSERT_TRUE(server.WaitUntilServing()) << server.err();
+  Stubs stubs(server.Address());
+  grpc::ClientContext context;
+  v1::GetModelResponse model;
+  ASSERT_TRUE(stubs.models->GetModel(&context, {}, &model).ok());
+  EXPECT_EQ(model.quality_tasks_size(), 2);
+  Process shown({ClientBinary(), "model", "--server=" + server.Address()});
+  EXPECT_EQ(shown.Wait(), 0);
+  EXPECT_THAT(shown.out(), HasSubstr("default budget: auto, 1 to 16, quality_loss_max 0.05, "
+                                     "quality_task recall\n"));
+  EXPECT_EQ(model.default_budget().auto_().quality_task(), "recall");
+  EXPECT_EQ(model.default_budget().auto_().quality_loss_max(), 0.05);
+  v1::GenerateRequest request = GreedyRequest({1, 2, 3}, 0, 4);
+  EXPECT_EQ(Generate(stubs, request).started().chunk_size(), 4);  // of 4 alone
+  request.mutable_budget()->mutable_auto_();
+  EXPECT_EQ(Generate(stubs, request).started().chunk_size(), 1);  // text has not measured all
+  request.mutable_budget()->mutable_auto_()->set_quality_loss_max(0.05);
+  EXPECT_EQ(Generate(stubs, request).started().chunk_size(), 16);
 }
 
 TEST(Catserved, ARequestLeavesALineIfTheConfigurationAsksAndNeverAWord) {

@@ -18,7 +18,6 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 std::string Message(const absl::Status& status) { return std::string(status.message()); }
 
@@ -74,15 +73,6 @@ TEST(StepTokens, AreTheOperatorsOrTheDefaultAndTheExecutorHoldsThem) {
   options.slots = 4096;
   engine = MakeEngineOptions(options, model, 50);
   EXPECT_TRUE(ValidateOptions(Cat(), engine).ok()) << ValidateOptions(Cat(), engine);
-}
-
-TEST(QualityLoss, IsTheCardsWhereItMeasuredEverySizeOffered) {
-  ModelCard card;
-  EXPECT_THAT(QualityLoss(card, Cat()), IsEmpty());
-  card.heldout_bits_per_byte = {{4, 1.5}, {64, 1.2}};  // 16 is offered and has none
-  EXPECT_THAT(QualityLoss(card, Cat()), IsEmpty());
-  card.heldout_bits_per_byte[16] = 1.7;
-  EXPECT_EQ(QualityLoss(card, Cat()), (std::map<int32_t, double>{{4, 1.5}, {16, 1.7}}));
 }
 
 TEST(KvSize, TakesAQuarterOfWhatIsFreeAndNoMoreThanSlotsAndCacheCanUse) {

@@ -72,6 +72,8 @@ TEST(ReadInfer, ParametersOfTheProtocolBecomeFieldsOfOurContract) {
   auto& parameters = *message.mutable_parameters();
   parameters["chunk_size_min"].set_int64_param(8);
   parameters["kv_bytes_max"].set_int64_param(int64_t{1} << 40);
+  parameters["quality_loss_max"].set_double_param(0.05);
+  parameters["quality_task"].set_string_param("recall_16");
   parameters["temperature"].set_double_param(0.5);
   parameters["top_p"].set_int64_param(1);
   parameters["seed"].set_uint64_param(~uint64_t{0});
@@ -88,6 +90,8 @@ TEST(ReadInfer, ParametersOfTheProtocolBecomeFieldsOfOurContract) {
   EXPECT_EQ(read->generate.budget().auto_().chunk_size_min(), 8);
   EXPECT_FALSE(read->generate.budget().auto_().has_chunk_size_max());
   EXPECT_EQ(read->generate.budget().auto_().kv_bytes_max(), int64_t{1} << 40);
+  EXPECT_EQ(read->generate.budget().auto_().quality_loss_max(), 0.05);
+  EXPECT_EQ(read->generate.budget().auto_().quality_task(), "recall_16");
   EXPECT_EQ(read->generate.sampling().temperature(), 0.5F);
   EXPECT_EQ(read->generate.sampling().top_p(), 1.0F);
   EXPECT_EQ(read->generate.sampling().seed(), ~uint64_t{0});
@@ -131,6 +135,9 @@ TEST(ReadInfer, EachMistakeNamesItsTensorOrParameterAndWhatIsAllowed) {
   cases["not one for each input"].add_raw_input_contents("");
   auto& budgets = cases["not together with chunk_size"] = AskIds({1}, 1);
   (*budgets.mutable_parameters())["chunk_size_max"].set_int64_param(8);
+  auto& bounded = cases["parameter quality_loss_max: belongs to an automatic budget"] =
+      AskIds({1}, 1);
+  (*bounded.mutable_parameters())["quality_loss_max"].set_double_param(0.05);
   auto& unknown = cases["parameter chunk is not known; allowed: chunk_size,"] = AskIds({1}, 1);
   (*unknown.mutable_parameters())["chunk"].set_int64_param(8);
   auto& wide = cases["parameter top_k: not an integer of 32 bits"] = AskIds({1}, 1);

@@ -63,6 +63,10 @@ TEST(Flags, EachMistakeNamesTheFlagAndTheRemedy) {
       {{good_model, "--backend=tpu"}, "--backend", "cpu-reference", "--backend=cpu"},
       {{good_model, "--kv_dtype=F8"}, "--kv_dtype", "BF16", "--kv_dtype=F32"},
       {{good_model, "--default_budget=most"}, "--default_budget", "auto", "--default_budget=auto"},
+      {{good_model, "--default_budget=automatic"},
+       "--default_budget",
+       "auto",
+       "--default_budget=auto"},
       {{good_model, "--kv_memory_bytes=-1"}, "--kv_memory_bytes", "0 to", "--kv_memory_bytes=0"},
       {{good_model, "--kv_memory_bytes=9000000000000000000"},
        "--kv_memory_bytes=9000000000000000000",
@@ -105,6 +109,89 @@ TEST(ModelCard, ReadsWhatItNeedsAndIgnoresTheRest) {
   EXPECT_EQ(card->dense_twin->kv_heads, 2);
   EXPECT_EQ(card->heldout_bits_per_byte, (std::map<int32_t, double>{{4, 1.5}, {8, 2.0}}));
   EXPECT_TRUE(ParseModelCard("{}", "card.json").ok());
+}
+
+TEST(ModelCard, HasAColumnForEachKindOfTask) {
+  const auto card = ParseModelCard(R"({"tasks": [
+      {"name": "text", "measure": "bits per byte", "better": "lower",
+       "values": [{"chunk_size": 4, "value": 1.5}, {"chunk_size": 8, "value": null}],
+       "dense_twin": 1.4},
+      {"name": "recall_16", "measure": "accuracy", "better": "higher", "source": "ignored",
+       "values": [{"chunk_size": 8, "value": 0}]}]})",
+                                   "card.json");
+  ASSERT_TRUE(card.ok()) << card.status();
+  ASSERT_EQ(card->tasks.size(), 2u);
+  EXPECT_EQ(card->tasks[0].name, "text");
+  EXPECT_EQ(card->tasks[0].measure, "bits per byte");
+  EXPECT_FALSE(card->tasks[0].higher_is_better);
+  EXPECT_EQ(card->tasks[0].values, (std::map<int32_t, double>{{4, 1.5}}));
+  EXPECT_EQ(card->tasks[0].dense_twin, 1.4);
+  EXPECT_TRUE(card->tasks[1].higher_is_better);
+  EXPECT_EQ(card->tasks[1].values, (std::map<int32_t, double>{{8, 0.0}}));
+  EXPECT_EQ(card->tasks[1].dense_twin, std::nullopt);
+}
+
+TEST(ModelCard, OneFromBeforeThereWereTasksHasItsBitsPerByteAsTheTaskText) {
+  const auto card = ParseModelCard(R"({
+      "dense_twin": {"dim": 256, "n_layer": 4, "n_local_heads": 2, "head_dim": 64,
+                     "heldout_bits_per_byte": 1.4},
+      "quality": [{"chunk_size": 4, "heldout_bits_per_byte": 1.5}]})",
+                                   "card.json");
+  ASSERT_TRUE(card.ok()) << card.status();
+  ASSERT_EQ(card->tasks.size(), 1u);
+  EXPECT_EQ(card->tasks[0].name, "text");
+  EXPECT_EQ(card->tasks[0].values, card->heldout_bits_per_byte);
+  EXPECT_EQ(card->tasks[0].dense_twin, 1.4);
+  const auto none = ParseModelCard(R"({"quality": [{"chunk_size": 4}]})", "card.json");
+  EXPECT_TRUE(none->tasks.empty());
+}
+
+// A card whose one task is good but for what follows its name.
+std::string CardWithTask(const std::string& rest) {
+  return R"({"tasks": [{"name": "a", "measure": "b", )" + rest + "}]}";
+}
+
+TEST(ModelCard, AHostileTaskIsAnErrorThatNamesItsField) {
+  std::string many = R"({"tasks": [)";
+  for (int i = 0; i < 17; ++i) many += i == 0 ? "{}" : ",{}";
+  const std::string good = R"("better": "lower", "values": [])";
+  const std::pair<std::string, const char*> cases[] = {
+      {R"({"tasks": {}})", "tasks must be a list of at most 16"},
+      {many + "]}", "tasks must be a list of at most 16"},
+      {R"({"tasks": [7]})", "tasks[0] must be an object"},
+      {R"({"tasks": [{}]})", "tasks[0].name must be a string"},
+      {R"({"tasks": [{"name": "a"}]})", "tasks[0].measure must be a string"},
+      {R"({"tasks": [{"name": "a", "measure": "b\nc"}]})", "tasks[0].measure holds a control"},
+      {R"({"tasks": [{"name": "A", "measure": "b"}]})", "tasks[0].name must be 1 to 32"},
+      {R"({"tasks": [{"name": "", "measure": "b"}]})", "tasks[0].name must be 1 to 32"},
+      {R"({"tasks": [{"name": ")" + std::string(33, 'a') + R"(", "measure": "b"}]})",
+       "tasks[0].name must be 1 to 32"},
+      {CardWithTask(R"("values": [])"), "tasks[0].better must be \"lower\" or \"higher\""},
+      {CardWithTask(R"("better": "less", "values": [])"), "tasks[0].better"},
+      {CardWithTask(R"("better": "lower")"), "tasks[0].values must be a list"},
+      {CardWithTask(R"("better": "lower", "values": [{"value": 1}])"),
+       "tasks[0].values[0].chunk_size"},
+      {CardWithTask(R"("better": "lower", "values": [{"chunk_size": 4, "value": 1e999}])"), ""},
+      {CardWithTask(R"("better": "lower", "values": [{"chunk_size": 4, "value": -1}])"),
+       "tasks[0].values[0].value must be a number, 0 or more"},
+      {CardWithTask(R"("better": "lower", "values": [{"chunk_size": 4, "value": 1},)"
+                    R"({"chunk_size": 4, "value": 2}])"),
+       "tasks[0].values[1].chunk_size gives 4 twice"},
+      {CardWithTask(good + R"(, "dense_twin": "good")"), "tasks[0].dense_twin must be a number"},
+      {R"({"tasks": [{"name": "a", "measure": "b", )" + good +
+           R"(}, {"name": "a", "measure": "b", )" + good + "}]}",
+       "tasks[1].name gives a twice"},
+      {R"({"dense_twin": {"dim": 1, "n_layer": 1, "n_local_heads": 1, "head_dim": 1,
+           "heldout_bits_per_byte": "x"}})",
+       "dense_twin.heldout_bits_per_byte must be"},
+  };
+  for (const auto& [json, says] : cases) {
+    SCOPED_TRACE(json);
+    const auto card = ParseModelCard(json, "dir/card.json");
+    ASSERT_FALSE(card.ok());
+    EXPECT_THAT(Message(card.status()), AllOf(HasSubstr("dir/card.json"), HasSubstr(says)));
+  }
+  EXPECT_TRUE(ParseModelCard(CardWithTask(good), "card.json").ok());
 }
 
 TEST(ModelCard, AHostileCardIsAnErrorThatNamesFileAndField) {

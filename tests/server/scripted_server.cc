@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/text/tokenizer.h"
+#include "server/quality.h"
 
 namespace catserve::testing {
 
@@ -57,6 +58,14 @@ StepResult ScriptedExecutor::Collect() {
         {{score.position % 7, -static_cast<float>(score.position) / 8}, likeliest(score.top_n)});
   }
   return result;
+}
+
+ModelCard ScriptedCard() {
+  ModelCard card;
+  card.dense_twin = DenseTwin{32, 2, 4, 8, std::nullopt};
+  card.heldout_bits_per_byte = {{8, 1.25}};
+  card.tasks = {{"text", "bits per byte of held-out text", false, {{8, 1.25}}, std::nullopt}};
+  return card;
 }
 
 ScriptedServer::ScriptedServer(Options options) : options_(options) {
@@ -111,6 +120,7 @@ void ScriptedServer::Serve() {
   engine.slots = options_.slots;
   engine.queue_requests_max = options_.queue_requests_max;
   engine.kv_pages = options_.kv_pages;
+  engine.quality = QualityColumns(options_.card, model->description.geometry);
   engine_ = std::make_unique<Engine>(model->description.geometry, executor_, engine);
   model->engine = engine_.get();
   model->name = "scripted";
@@ -121,10 +131,9 @@ void ScriptedServer::Serve() {
   } else {
     model->tokenizer_missing = absl::FailedPreconditionError("no tokenizer.json here");
   }
-  model->card.dense_twin = DenseTwin{32, 2, 4, 8};
-  model->card.heldout_bits_per_byte = {{8, 1.25}};
+  model->card = options_.card;
   model->slots = options_.slots;
-  model->default_budget = *ReadDefaultBudget("auto", model->description.geometry);
+  model->default_budget = *ReadDefaultBudget("auto", *model);
   server_->Serve(std::move(model));
 }
 

@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "engine/step.h"
 #include "server/grpc_server.h"
+#include "server/model_card.h"
 #include "tests/server/calls.h"
 
 namespace catserve::testing {
@@ -41,6 +42,9 @@ class ScriptedExecutor : public StepExecutor {
   std::vector<int32_t> logprobs_;  // of the plan's samples, whose params live until Collect only
 };
 
+// With a dense twin, and a task "text" that has measured one of three chunk sizes.
+ModelCard ScriptedCard();
+
 class ScriptedServer {
  public:
   struct Options {
@@ -52,7 +56,8 @@ class ScriptedServer {
     int32_t reader_lag_tokens_max = 64;
     bool tokenizer = true;
     bool dense = false;
-    bool serve = true;     // false: still loading
+    bool serve = true;  // false: still loading
+    ModelCard card = ScriptedCard();
     ServerConfig config;   // without readers: see above
     bool metrics = false;  // the page, which takes two seconds to stop
   };

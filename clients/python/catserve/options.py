@@ -21,6 +21,8 @@ class GenerateOptions(TypedDict, total=False):
     chunk_size_min: int
     chunk_size_max: int
     kv_bytes_max: int
+    quality_loss_max: float
+    quality_task: str
     # Sampling.
     temperature: float
     top_k: int
@@ -48,7 +50,7 @@ class GenerateOptions(TypedDict, total=False):
 
 
 _PROMPT = {"add_bos", "parse_special"}
-_AUTO = {"chunk_size_min", "chunk_size_max", "kv_bytes_max"}
+_AUTO = {"chunk_size_min", "chunk_size_max", "kv_bytes_max", "quality_loss_max", "quality_task"}
 _SAMPLING = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty",
              "frequency_penalty", "seed", "n"}
 _STOPPING = {"max_tokens", "min_tokens", "ignore_eos", "include_stop"}

@@ -12,6 +12,7 @@ namespace catserve {
 namespace {
 
 using testing::ElementsAre;
+using testing::IsEmpty;
 
 ModelGeometry Shape256() {
   ModelGeometry model = CatShape(256);
@@ -88,8 +89,32 @@ Resident At(int32_t chunk_size, const Budget& budget = kAny) {
 
 TEST(Budget, StartsWithTheBestByMeasureElseTheFinest) {
   EXPECT_THAT(StartSizes(Shape256(), Quality(), At(8)), ElementsAre(8, 16, 32));
-  const Quality measured({{8, 1.57}, {16, 1.53}, {32, 1.51}});
+  const Quality measured({{{8, 0.04}, {16, 0.01}, {32, 0}}});
   EXPECT_THAT(StartSizes(Shape256(), measured, At(8)), ElementsAre(32, 16, 8));
+}
+
+TEST(Budget, EachRequestRanksByItsOwnColumn) {
+  const Quality measured({{{8, 0.04}, {16, 0.01}, {32, 0}}, {{8, 0.2}, {16, 0}, {32, 0.6}}});
+  Budget by_recall = kAny;
+  by_recall.quality_column = 1;
+  EXPECT_THAT(StartSizes(Shape256(), measured, At(8)), ElementsAre(32, 16, 8));
+  EXPECT_THAT(StartSizes(Shape256(), measured, At(8, by_recall)), ElementsAre(16, 8, 32));
+  EXPECT_THAT(Refinements(Shape256(), measured, At(8)), ElementsAre(32, 16));
+  EXPECT_THAT(Refinements(Shape256(), measured, At(8, by_recall)), ElementsAre(16));
+}
+
+TEST(Budget, NothingLeavesTheChunkSizesThatABoundOnQualityLeaves) {
+  Budget bounded = kAny;
+  bounded.among = {8, 32};  // 16 would hold least, and lose less than 32
+  EXPECT_THAT(AllowedChunkSizes(Shape256(), bounded), ElementsAre(8, 32));
+  EXPECT_THAT(StartSizes(Shape256(), Quality(), At(8, bounded)), ElementsAre(8, 32));
+  EXPECT_THAT(Refinements(Shape256(), Quality(), At(32, bounded)), ElementsAre(8));
+  EXPECT_FALSE(BestCoarsening(Shape256(), Quality(), std::vector{At(8, bounded)}, false));
+  EXPECT_EQ(SmallestSize(Shape256(), At(8, bounded)), 8);
+  bounded.chunk_size_min = 16;
+  EXPECT_THAT(AllowedChunkSizes(Shape256(), bounded), ElementsAre(32));
+  bounded.chunk_size_max = 16;
+  EXPECT_THAT(AllowedChunkSizes(Shape256(), bounded), IsEmpty());
 }
 
 TEST(Budget, StartsWithinItsBoundElseWithWhatKeepsItLongest) {

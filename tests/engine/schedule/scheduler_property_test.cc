@@ -2,6 +2,7 @@
 // ends exactly once, in order, and gets the tokens it would have got alone.
 //
 // CATSERVE_TRACE_SEED=n plays one trace; CATSERVE_TRACES=n plays so many.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <csignal>
@@ -16,6 +17,8 @@
 
 namespace catserve {
 namespace {
+
+using testing::Contains;
 
 // What happened in the present trace, to be printed if a check aborts.
 std::string story_so_far;
@@ -85,8 +88,9 @@ class Trace {
     limits.compressor_token_rows = Below(3) * 0.1;
     const double least = LeastWork(model_, limits.compressor_token_rows);
     limits.step_tokens_max = static_cast<int32_t>(slots + 2 * least) + 1 + Below(60);
-    if (OneIn(3)) {
-      for (const int32_t size : model_.chunk_sizes) limits.quality_loss[size] = 1 + Below(10) * 0.1;
+    limits.quality.resize(Below(3));
+    for (QualityColumn& column : limits.quality) {
+      for (const int32_t size : model_.chunk_sizes) column[size] = Below(10) * 0.1;
     }
     return limits;
   }
@@ -135,6 +139,12 @@ class Trace {
     if (OneIn(3)) budget.chunk_size_min = model_.chunk_sizes.front();
     if (OneIn(3)) budget.chunk_size_max = model_.chunk_sizes.back();
     if (OneIn(4)) budget.kv_bytes_max = (1 + Below(6)) * kPageEntries * model_.bytes_per_entry;
+    budget.quality_column = Below(3);
+    if (OneIn(5)) {
+      for (const int32_t size : model_.chunk_sizes) {
+        if (OneIn(2)) budget.among.push_back(size);
+      }
+    }
     return budget;
   }
 
@@ -158,6 +168,11 @@ class Trace {
       return;
     }
     EXPECT_TRUE(request.budget.automatic || story.changes.empty());
+    const std::vector<int32_t> allowed = AllowedChunkSizes(model_, request.budget);
+    EXPECT_THAT(allowed, Contains(story.started->chunk_size));
+    for (const BudgetChangedEvent& change : story.changes) {
+      EXPECT_THAT(allowed, Contains(change.to_chunk_size));
+    }
     EXPECT_EQ(story.finished->usage.budget_changes.size(), story.changes.size());
     const Story told = TellAlone(request, story.started->chunk_size);
     for (int32_t c = 0; c < std::ssize(story.ends); ++c) {
