@@ -45,8 +45,10 @@ class Plot:
         self.drawing.curve([(self.x(x), self.y(y)) for x, y in points], colour, dashed)
 
     def name(self, x, y, text):
-        """Beside a point."""
-        self.drawing.text(self.x(x) + 7, self.y(y) + 15, text, "tick")
+        """Below a point: to its right, where there is room."""
+        room = self.right - self.x(x) > 30
+        self.drawing.text(self.x(x) + (6 if room else 12), self.y(y) + 16, text, "tick",
+                          "start" if room else "end")
 
 
 def doubling(low, high):
@@ -109,12 +111,11 @@ def lines(card_json, rows, drawing, labels):
 
 
 def positions(card_json):
-    rows = [(math.sqrt(row["from"] * row["to"]), row)
-            for row in card_json["positions"]["wikitext2"]]
-    return lines(card_json, [(round(x), row) for x, row in rows],
+    rows = [(row["to"], row) for row in card_json["positions"]["wikitext2"]]
+    return lines(card_json, rows,
                  Drawing("Bits per byte by position in the context, text from outside",
                          machine_line(card_json)),
-                 ("tokens of the context before (middle of each range)", "bits per byte"))
+                 ("position in the context, up to this token", "bits per byte"))
 
 
 def recall(card_json):

@@ -9,17 +9,17 @@ the charts.
 """
 
 import argparse
-import contextlib
 import datetime
 import pathlib
 import signal
 import sys
 
-from evaluate import DENSE, ROOT, EvaluationError, card, documents, suite
-from evaluate.served import catserve, has_tokenizer, serve
+from evaluate import DENSE, ROOT, EvaluationError, bound, card, documents, suite
+from evaluate.served import catserve, has_tokenizer, serve_all
 from serve_bench.harness import BenchError, machine, say
 
 HELDOUT = ROOT / "models/text/heldout.txt"
+OTHER_HELDOUT = ROOT / "models/text/heldout_other.txt"
 OUTSIDE = ROOT / "tools/evaluate/data/wikitext2.txt"
 QUICK = {"bytes_max": 600, "facts_planted": 1, "distances": (16, 64), "sequences": 2,
          "rounds": 1}
@@ -47,10 +47,10 @@ def plan_for(directory, options):
     return suite.Plan({"text": options.text or HELDOUT}, **(QUICK if options.quick else {}))
 
 
-def twin_directory(directory, known):
-    """Where the card says that the dense twin is; None if it names none."""
+def twin_directories(directory, known):
+    """Where the card says that the dense twin is; nowhere if it names none."""
     path = known.get("dense_twin", {}).get("path")
-    return (directory / path).resolve() if path else None
+    return [(directory / path).resolve()] if path else []
 
 
 def command_line(directory, options):
@@ -64,9 +64,8 @@ def command_line(directory, options):
 def measure(build, directory, options):
     """The sections of the model's card."""
     known, plan = card.load(directory), plan_for(directory, options)
-    twin = twin_directory(directory, known)
-    with contextlib.ExitStack() as running:
-        servers = [running.enter_context(serve(build, d)) for d in (directory, twin) if d]
+    directories = [directory, *twin_directories(directory, known)]
+    with serve_all(build, directories) as servers:
         if servers[0].chunk_sizes == [DENSE]:
             raise EvaluationError(f"{directory} is a dense model: there is no dial. Evaluate "
                                   "the CAT whose card names it as dense_twin.path; catctl score "
@@ -74,13 +73,14 @@ def measure(build, directory, options):
         run = suite.text_suite if has_tokenizer(directory) else suite.recall_suite
         sections, prompt = run(servers, plan)
         sections["parameters"] = servers[0].info.parameters
-        if not options.check:
-            sections["cost"] = suite.cost_section(servers, prompt, plan.rounds)
-        if twin:
+        if servers[1:]:
             sections["dense_twin"] = {"parameters": servers[1].info.parameters}
             if "quality" in sections:
                 sections["dense_twin"]["heldout_bits_per_byte"] = \
                     sections["tasks"][0]["dense_twin"]
+    if not options.check:
+        with serve_all(build, directories, threads=suite.COST_THREADS) as servers:
+            sections["cost"] = suite.cost_section(servers, prompt, plan.rounds)
     sections["evaluation"] = {
         "command": command_line(directory, options), "machine": machine(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -101,6 +101,10 @@ def evaluate(build, directory, options):
     if options.check:
         return check(directory, measured)
     card.save(directory, card.merged(card.load(directory), measured))
+    other = OTHER_HELDOUT if directory == ROOT / "models/text" else None
+    if not options.quick and (other or not has_tokenizer(directory)):
+        section = bound.measure(build, directory, other)
+        card.save(directory, {**card.load(directory), "bound": section})
     print(documents.summary(card.load(directory)))
     return []
 

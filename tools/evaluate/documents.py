@@ -20,7 +20,11 @@ def filled(text, cards):
         if name not in tables.TABLES or model not in cards:
             raise EvaluationError(f"no table {name} of {model}; there are "
                                   f"{', '.join(tables.TABLES)} of {', '.join(cards)}")
-        return "\n".join(["", *tables.TABLES[name](cards[model]), "", ""])
+        try:
+            return "\n".join(["", *tables.TABLES[name](cards[model]), "", ""])
+        except KeyError as missing:
+            raise EvaluationError(f"models/{model}/card.json has no {missing} for table {name}: "
+                                  f"run make evaluate MODEL=models/{model}") from missing
     return MARKED.sub(lambda found: found[1] + lines(found) + found[5], text)
 
 

@@ -15,7 +15,7 @@ ANSWERS = ("water", "silver", "bread", "stone", "cattle", "iron", "wine", "wood"
            "gold", "fire")
 FACT = " The trade of {name} is in {answer}."
 QUESTION = " The trade of {name} is in"
-DISTANCES = (16, 64, 256, 896)  # tokens between the fact and the question
+DISTANCES = (16, 128, 768)  # tokens between the fact and the question
 
 
 class Case:

@@ -34,6 +34,7 @@ class Served:
     calls: stubs.GenerationStub  # for what the client leaves out
     info: object  # GetModelResponse
     directory: pathlib.Path
+    process_id: int
 
     @property
     def chunk_sizes(self):
@@ -44,13 +45,22 @@ class Served:
         """The tokens that begin every sequence of this model: one or none."""
         return [self.info.bos_token_id] if self.info.HasField("bos_token_id") else []
 
+    def budget(self, chunk_size):
+        """The options of a request for this chunk size."""
+        return {} if chunk_size == DENSE else {"chunk_size": chunk_size}
+
+    def processor_seconds(self):
+        """What its threads have computed since they began."""
+        files = pathlib.Path(f"/proc/{self.process_id}/task").glob("*/schedstat")
+        return sum(int(file.read_text().split()[0]) for file in files) / 1e9
+
     def text_bytes(self, token_ids):
         """How long the text of these tokens is, also where they begin or end within a character."""
         request = messages.DetokenizeRequest(token_ids=token_ids)
         return len(self.calls.Detokenize(request).text_bytes)
 
     def score(self, token_ids, chunk_size, top=None):
-        return self.client.score(token_ids, chunk_size=chunk_size or None, top_logprobs=top)
+        return self.client.score(token_ids, top_logprobs=top, **self.budget(chunk_size))
 
 
 def has_tokenizer(directory):
@@ -65,4 +75,12 @@ def serve(build, directory, **flags):
     with Server(Programs(build), directory, **flags) as server, \
             catserve.Client(server.address) as client, \
             grpc.insecure_channel(server.address) as channel:
-        yield Served(client, stubs.GenerationStub(channel), client.model(), directory)
+        yield Served(client, stubs.GenerationStub(channel), client.model(), directory,
+                     server.process.pid)
+
+
+@contextlib.contextmanager
+def serve_all(build, directories, **flags):
+    """Serves the models in all `directories`, side by side."""
+    with contextlib.ExitStack() as running:
+        yield [running.enter_context(serve(build, each, **flags)) for each in directories]

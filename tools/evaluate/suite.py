@@ -4,9 +4,10 @@ sections of the model's card (card.py)."""
 
 import dataclasses
 
-from evaluate import DENSE, EvaluationError, card, cost, facts, recall, text
+from evaluate import DENSE, EvaluationError, card, cost, facts, recall, samples, text
 from serve_bench.harness import say
 
+COST_THREADS = 1  # in measuring cost: two would wait for each other on a busy machine
 PROMPT_SHARE = 3 / 4  # of a full context, in measuring cost; the rest is generated
 
 
@@ -18,7 +19,7 @@ class Plan:
     facts_planted: int = 0
     distances: tuple = facts.DISTANCES
     sequences: int = 64  # of each number of pairs
-    rounds: int = 7  # of cost
+    rounds: int = 9  # of cost
 
 
 def read_text(path, bytes_max):
@@ -99,6 +100,7 @@ def text_suite(servers, plan):
                                for row in card.column(bits)["values"]]
         if plan.facts_planted:
             sections["facts"] = fact_section(servers, token_ids, plan)
+        sections["samples"] = samples.write(servers, pieces)
         prompt = pieces[0][:round(PROMPT_SHARE * served.info.context_limit)]
     return sections, prompt
 
@@ -138,4 +140,4 @@ def cost_section(servers, prompt, rounds):
     say(f"cost, {rounds} rounds")
     count = min(servers[0].info.context_limit - len(prompt),
                 max(2, round(len(prompt) * (1 - PROMPT_SHARE) / PROMPT_SHARE)))
-    return cost.measure(servers, prompt, count, rounds)
+    return {"threads": COST_THREADS, **cost.measure(servers, prompt, count, rounds)}

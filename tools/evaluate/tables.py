@@ -1,5 +1,7 @@
 """Tables in Markdown, made of a model's card alone: each function takes the card, gives lines."""
 
+import re
+
 from evaluate import DENSE, card
 
 
@@ -36,13 +38,17 @@ def by_rows(card_json, label, rows, form):
                   for what, column in rows])
 
 
-def parameters(card_json):
-    """How large both models are."""
-    twin = card_json.get("dense_twin", {})
-    rows = [[card_json["name"], f"{card_json['parameters']:,}"]]
-    if "parameters" in twin:
-        rows.append(["its dense twin", f"{twin['parameters']:,}"])
-    return table(["model", "parameters"], rows)
+def training(card_json):
+    """How large both models are, and what training took."""
+    rows = []
+    for name, model in ((card_json["name"], card_json), ("dense twin", card_json["dense_twin"])):
+        run = model.get("training")
+        if run is None:
+            continue
+        rows.append([name, f"{model['parameters']:,}", f"{run['tokens'] / 1e6:.2f} million",
+                     f"{run['minutes']:.0f}", f"{run['peak_learning_rate']:g}"])
+    return table(["model", "parameters", "tokens trained on", "minutes", "peak learning rate"],
+                 rows)
 
 
 def bits(card_json):
@@ -118,7 +124,7 @@ def cost(card_json):
     """Speed, wait and memory, each with the ratio to the twin of the same round."""
     section = card_json["cost"]
     head = ["", "KV bytes per token", "of the twin's", "tokens/s", "of the twin's",
-            "first token, ms", "of the twin's"]
+            "first token, ms", "of the twin's", "processor ms", "of the twin's"]
     rows = []
     for row in [*section["rows"], *([section["dense_twin"]] if "dense_twin" in section else [])]:
         ratio = "kv_bytes_to_twin" in row
@@ -128,7 +134,9 @@ def cost(card_json):
             median(row["tokens_per_second"], 0),
             median(row["tokens_per_second_to_twin"], 2) if ratio else "",
             median(row["first_token_ms"], 1),
-            median(row["first_token_to_twin"], 2) if ratio else ""])
+            median(row["first_token_to_twin"], 2) if ratio else "",
+            median(row["processor_ms"], 1),
+            median(row["processor_to_twin"], 2) if ratio else ""])
     return table(head, rows)
 
 
@@ -140,8 +148,8 @@ def made(card_json):
     return [f"`{section['command']}`, {section['date']}, {machine['cpu']}, {machine['cores']} "
             f"cores shared with other work. Tokens measured: {tokens}. Cost: "
             f"{cost_of['rounds']} rounds, the models in turn, of {cost_of['prompt_tokens']} prompt "
-            f"tokens and {cost_of['generated_tokens']} generated ones; medians with lowest and "
-            "highest."]
+            f"tokens and {cost_of['generated_tokens']} generated ones, servers of "
+            f"{cost_of['threads']} worker thread; medians with lowest and highest."]
 
 
 def kept(card_json):
@@ -150,14 +158,16 @@ def kept(card_json):
     def listed(sizes):
         return ", ".join(map(str, sizes)) or "none"
     for row in section["rows"]:
-        inside = row["worst_elsewhere"] <= row["quality_loss_max"]
+        used = {*row["used_idle"], *row["used_pressed"]}
+        inside = (used <= set(row["allowed"])
+                  and row["worst_elsewhere"] <= row["quality_loss_max"])
         rows.append([f"{row['quality_loss_max']:g}", listed(row["allowed"]),
                      listed(row["used_idle"]),
                      f"{listed(row['used_pressed'])} ({row['changes_pressed']} changes)",
                      f"{row['worst_on_card']:.4f}", f"{row['worst_elsewhere']:.4f}",
                      "yes" if inside else "**no**"])
     return table(["`quality_loss_max`", "the card allows", "used when idle", "used under pressure",
-                  "worst loss on the card", "worst loss on other data", "kept"], rows)
+                  "worst of these on the card", "worst on other data", "kept"], rows)
 
 
 def other_loss(card_json):
@@ -172,6 +182,21 @@ def other_loss(card_json):
          for size in fractions[0]])
 
 
+def escaped(text):
+    """Text of a model, so that Markdown shows it as it is, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))
+
+
+def written(card_json):
+    """What each chunk size made of the same beginnings."""
+    lines = []
+    for row in card_json["samples"]["rows"]:
+        lines += ["", f"> {escaped(row['prompt'])} **…**", ""]
+        lines += [f"* {names([text['chunk_size']])[0]}: {escaped(text['text'])}"
+                  for text in row["texts"]]
+    return lines[1:]
+
+
 TABLES = {each.__name__: each for each in (
-    parameters, bits, heldout_positions, outside_positions, chunk_starts, facts, accuracy,
-    distances, cost, made, kept, other_loss)}
+    training, bits, heldout_positions, outside_positions, chunk_starts, facts, accuracy,
+    distances, cost, made, kept, other_loss, written)}

@@ -65,6 +65,22 @@ class Evaluate(unittest.TestCase):
         self.assertEqual(json.loads((model / "card.json").read_text()), card, "a check writes")
         self.assertFalse((twin / "card.json").exists())
 
+    def test_a_model_of_the_recall_task_needs_no_text(self):
+        model = self.copy("recall")
+        self.copy("recall-dense")
+        (model / "card.json").write_text(json.dumps(
+            {"dense_twin": {"path": "../recall-dense", "dim": 64, "n_layer": 2,
+                            "n_local_heads": 4, "head_dim": 16}}))
+        done = evaluate(model)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        card = json.loads((model / "card.json").read_text())
+        self.assertEqual([task["name"] for task in card["tasks"]],
+                         ["recall_16", "recall_4", "recall_8", "recall_32", "recall_64"])
+        self.assertNotIn("quality", card)
+        shares = [value["value"] for task in card["tasks"] for value in task["values"]]
+        self.assertTrue(all(0 <= share <= 1 for share in shares))
+        self.assertIn("dense_twin", card["distances"]["rows"][0])
+
     def test_what_cannot_be_measured_is_said(self):
         no_model = evaluate(self.models)
         self.assertEqual(no_model.returncode, 1)

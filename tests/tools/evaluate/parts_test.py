@@ -13,7 +13,7 @@ import numpy
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3] / "tools"))
 # pylint: disable=wrong-import-position
-from evaluate import DENSE, EvaluationError, card, cost, facts, recall, suite, text
+from evaluate import DENSE, EvaluationError, bound, card, cost, facts, recall, suite, tables, text
 
 
 def token(token_id, logprob=0.0, best=None):
@@ -139,7 +139,7 @@ class Recall(unittest.TestCase):
         self.assertEqual(sum(count for _, count in rows.values()), 8 * 16)
 
     def test_seeds_are_fixed_and_not_those_of_training(self):
-        again, other = recall.draw(16, 8, 256), recall.draw(16, 8, 256, recall.SEED + 1000)
+        again, other = recall.draw(16, 8, 256), recall.draw(16, 8, 256, bound.OTHER_SEED)
         self.assertTrue((again.tokens == self.questions.tokens).all())
         self.assertFalse((other.tokens == self.questions.tokens).all())
 
@@ -150,13 +150,44 @@ class Recall(unittest.TestCase):
 
 class Costs(unittest.TestCase):
     def test_ratios_are_of_one_round_each(self):
-        cat = cost.Way(None, 8, rates=[100, 50, 20], waits=[1, 2, 4], kv_bytes=100)
-        twin = cost.Way(None, DENSE, rates=[50, 25, 40], waits=[2, 2, 2], kv_bytes=400)
+        cat = cost.Way(None, 8, rates=[100, 50, 20], waits=[1, 2, 4], computed=[3, 3, 9],
+                       kv_bytes=100)
+        twin = cost.Way(None, DENSE, rates=[50, 25, 40], waits=[2, 2, 2], computed=[1, 2, 3],
+                        kv_bytes=400)
         row = cost.row(cat, twin, 10)
         self.assertEqual(row["tokens_per_second_to_twin"], {"median": 2, "low": 0.5, "high": 2})
         self.assertEqual(row["first_token_to_twin"], {"median": 1, "low": 0.5, "high": 2})
+        self.assertEqual(row["processor_to_twin"], {"median": 3, "low": 1.5, "high": 3})
         self.assertEqual((row["kv_bytes_to_twin"], row["kv_bytes_per_token"]), (0.25, 10))
         self.assertNotIn("kv_bytes_to_twin", cost.row(twin, twin, 10))
+
+
+class Bounds(unittest.TestCase):
+    ON_CARD = {4: 0.08, 8: 0.02, 32: 0.0}
+
+    def test_the_sizes_used_are_those_a_stream_began_and_went_on_with(self):
+        def generate(prompt, **options):
+            self.assertEqual(options["quality_loss_max"], 0.03)
+            yield bound.catserve.Started("id", len(prompt), 0, prompt[0], 7)
+            if prompt[0] == 8:
+                yield bound.catserve.BudgetChanged(8, 32, 20)
+        served = types.SimpleNamespace(info=types.SimpleNamespace(context_limit=64),
+                                       client=types.SimpleNamespace(generate=generate))
+        self.assertEqual(bound.sizes_used(served, [[4], [8]], 0.03, 1), ([4], 0))
+        self.assertEqual(bound.sizes_used(served, [[4], [8]], 0.03, 5), ([4, 8, 32], 2))
+
+    def test_a_bound_is_judged_by_the_worst_that_the_card_allows(self):
+        row = bound.row(0.03, self.ON_CARD, {4: 0.09, 8: 0.04, 32: 0.0}, ([32], 0), ([32], 0))
+        self.assertEqual(row["allowed"], [8, 32])
+        self.assertEqual((row["worst_on_card"], row["worst_elsewhere"]), (0.02, 0.04))
+
+    def test_a_size_that_was_used_without_leave_is_not_kept(self):
+        elsewhere = dict.fromkeys(self.ON_CARD, 0.0)
+        rows = [bound.row(0.03, self.ON_CARD, elsewhere, ([32], 0), (used, 3))
+                for used in ([8, 32], [4])]
+        task = {"name": "text", "measure": "m", "better": "lower", "values": []}
+        shown = tables.kept({"tasks": [task], "bound": {"rows": rows}})
+        self.assertEqual([line.split("|")[-2].strip() for line in shown[2:]], ["yes", "**no**"])
 
 
 class Cards(unittest.TestCase):
