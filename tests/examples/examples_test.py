@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import select
 import shlex
 import signal
 import subprocess
@@ -19,13 +20,33 @@ from catserved import MODEL, Server  # noqa: E402
 
 EXAMPLES = ROOT / "examples"
 HELDOUT = (MODEL / "heldout.txt").read_text()
+# Measured values that are not the shipped model's, so that its next training changes no test.
+RECALL = {4: 1.0, 8: 0.98, 16: 0.92, 32: 0.6}
+TEXT = {4: 1.6, 8: 1.5, 16: 1.4, 32: 1.45}
+
+
+def write_model(folder):
+    """The shipped model with a card of the test's own."""
+    folder.mkdir()
+    for file in MODEL.iterdir():
+        if file.name != "card.json":
+            (folder / file.name).symlink_to(file)
+    card = json.loads((MODEL / "card.json").read_text())
+    card["tasks"] = [
+        {"name": name, "measure": measure, "better": better,
+         "values": [{"chunk_size": size, "value": value} for size, value in values.items()]}
+        for name, measure, better, values in (
+            ("recall", "accuracy", "higher", RECALL), ("text", "bits per byte", "lower", TEXT))]
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
 
 
 def setUpModule():
     folder = pathlib.Path(unittest.enterModuleContext(tempfile.TemporaryDirectory()))
     python_client.install(folder)
     Examples.folder = folder
-    Examples.server = unittest.enterModuleContext(Server("--slots=4"))
+    model = write_model(folder / "text")
+    Examples.server = unittest.enterModuleContext(Server(f"--model={model}", "--slots=4"))
 
 
 class Examples(unittest.TestCase):
@@ -136,14 +157,56 @@ class Conversation(Examples):
         self.server.send_signal(signal.SIGSTOP)
         talk.stdin.write(b"And the king said\n")
         read_until(b"model> ")
-        talk.send_signal(signal.SIGINT)
-        read_until(b"[stopped]\nyou> ")
+        while not select.select([talk.stdout], [], [], 1)[0]:  # gRPC's own code may swallow one
+            talk.send_signal(signal.SIGINT)
+        read_until(b"[stopped]\n")
         self.server.send_signal(signal.SIGCONT)
         talk.stdin.write(b"What did he say?\n")
-        cached = self.TURN.search(read_until(b"you> "))[2]
+        cached = self.TURN.search(read_until(b" ms]\n"))[2]
         self.assertGreater(int(cached), 0)
         talk.stdin.close()
         self.assertEqual(talk.wait(), 0)
+
+
+class Passages(Examples):
+    ASKED = ["What did the dove bring?", *sorted(map(str, (EXAMPLES / "passages").iterdir())),
+             "--max_tokens=8"]
+
+    def picked(self, *arguments):
+        """For each bound the chunk sizes that it allows, and the one that the server took."""
+        told, _ = self.run_example("passages.py", *self.ASKED, *arguments)
+        return told, [({int(size) for size in allowed.split(" or ")}, int(taken))
+                      for allowed, taken in re.findall(
+                          r"lost: chunk size (.*)\nthe server took (\d+)\n", told)]
+
+    def test_a_tighter_bound_allows_fewer_chunk_sizes_and_the_best_is_taken(self):
+        told, asked = self.picked("--quality_loss_max", "0", "0.02", "0.1")
+        self.assertEqual(asked, [({4}, 4), ({4, 8}, 4), ({4, 8, 16}, 4)])
+        self.assertRegex(told, r"accuracy, higher is better\n")
+        self.assertRegex(told, r"\n +16 +[\d,]+ +0.9200 +8.0%\n")
+        self.assertEqual(len(re.findall(r"\[\d+ prompt tokens, [\d,]+ KV bytes; a dense", told)), 3)
+
+    def test_where_memory_is_short_the_server_stays_within_the_bound(self):
+        stack = json.loads((MODEL / "config.json").read_text())["decoder"]
+        page = 16 * stack["n_layer"] * 2 * stack["n_local_heads"] * stack["head_dim"] * 2
+        short = f"--kv_bytes_max={2 * page}"  # too little for the passages at C = 4
+        _, [(allowed, taken)] = self.picked("--quality_loss_max=0.1", short)
+        self.assertIn(taken, allowed - {4})
+        _, told = self.run_example("passages.py", *self.ASKED, "--quality_loss_max=0", short,
+                                   code=1)
+        self.assertIn("kv_bytes_max", told)
+
+    def test_another_kind_of_task_has_another_best(self):
+        _, asked = self.picked("--quality_task=text", "--quality_loss_max", "0.05")
+        self.assertEqual(asked, [({16, 32}, 16)])
+        _, told = self.run_example("passages.py", *self.ASKED, "--quality_task=sums", code=2)
+        self.assertIn("not measured at sums, but at: recall, text", told)
+
+    def test_a_bound_that_is_none_is_refused_by_its_name(self):
+        _, told = self.run_example("passages.py", *self.ASKED, "--quality_loss_max=2", code=1)
+        self.assertIn("INVALID_ARGUMENT: budget.auto.quality_loss_max", told)
+        _, told = self.run_example("passages.py", "Why?", "no/such/passage", code=2)
+        self.assertIn("cannot read the passages: [Errno 2]", told)
 
 
 class Readme(Examples):
@@ -152,8 +215,9 @@ class Readme(Examples):
         self.assertEqual({c.split()[0] for c in commands},
                          {p.name for p in EXAMPLES.glob("*.py")} - {"common.py"})
         for command in commands:
-            name, *arguments = shlex.split(command)
-            self.run_example(name, *arguments)
+            name, *words = shlex.split(command)
+            arguments = [sorted(map(str, ROOT.glob(w))) if "*" in w else [w] for w in words]
+            self.run_example(name, *sum(arguments, []))
 
 
 if __name__ == "__main__":
