@@ -36,6 +36,7 @@
 #include "server/signals.h"
 
 // Of AddressSanitizer, where it is built in: it would look for leaks at an ordinary exit.
+// NOLINTNEXTLINE(bugprone-reserved-identifier): the sanitizer's own name
 extern "C" void __lsan_do_leak_check() __attribute__((weak));
 
 namespace catserve {
