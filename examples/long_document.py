@@ -56,7 +56,7 @@ def generate(client, ids, args):
           f"wide: {usage.kv_bytes_dense_same_width:,} "
           f"({usage.kv_bytes_dense_same_width / usage.kv_bytes_peak:.1f} times)", file=sys.stderr)
     if usage.kv_bytes_dense_twin:
-        print(f"the dense model of the same quality: {usage.kv_bytes_dense_twin:,}",
+        print(f"the dense twin: {usage.kv_bytes_dense_twin:,}",
               file=sys.stderr)
 
 

@@ -94,7 +94,7 @@ void AddMemory(const EngineLoad& load, const EntryBytes& bytes,
   if (bytes.dense_twin > 0) {
     families.push_back(
         Gauge("catserve_kv_dense_twin_bytes",
-              "What the dense model of the same quality would hold for the same sequences.",
+              "What the dense twin would hold for the same sequences.",
               load.dense_pages * kPageEntries * bytes.dense_twin));
   }
   families.push_back(Gauge("catserve_kv_dense_same_width_bytes",

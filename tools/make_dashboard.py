@@ -64,8 +64,8 @@ OVERVIEW = [
     Panel("Waiting requests", "In all queues.", "short", {"waiting": total("waiting_requests")}),
     Panel("KV memory in use", "Of the fullest server.", "percentunit", {
         "used": "max(catserve_kv_usage_ratio{JOB})"}),
-    Panel("Dense twin / used", "How many times as much KV memory the dense model of the same "
-          "quality would hold for the same sequences.", "short", {
+    Panel("Dense twin / used", "How many times as much KV memory the dense twin would hold for "
+          "the same sequences.", "short", {
               "times": f"{total('kv_dense_twin_bytes')} / {total('kv_used_bytes')}"}),
 ]
 

@@ -88,7 +88,7 @@ class LongDocument(Examples):
         numbers = re.search(r"at chunk size 16: ([\d,]+); a dense model as wide: ([\d,]+) \(", told)
         mine, dense = (int(n.replace(",", "")) for n in numbers.groups())
         self.assertLess(4 * mine, dense)
-        self.assertRegex(told, r"the dense model of the same quality: [\d,]{5}")
+        self.assertRegex(told, r"the dense twin: [\d,]{5}")
 
     def test_a_document_beyond_the_context_is_refused_with_a_remedy_that_works(self):
         long = self.file(HELDOUT)
