@@ -23,8 +23,8 @@ _work = tempfile.TemporaryDirectory()
 
 
 def setUpModule():
-    installed = python_client.install(_work.name)
-    sys.path.insert(0, str(installed))
+    python_client.install(pathlib.Path(_work.name))
+    sys.path.insert(0, _work.name)
     global catserve, generation, pb
     import catserve
     from catserve.v1 import generation_pb2 as pb
