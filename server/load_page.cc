@@ -92,10 +92,9 @@ void AddMemory(const EngineLoad& load, const EntryBytes& bytes,
   families.push_back(Gauge("catserve_kv_used_bytes", "KV memory that sequences hold.",
                            load.kv_pages_used * kPageEntries * bytes.served));
   if (bytes.dense_twin > 0) {
-    families.push_back(
-        Gauge("catserve_kv_dense_twin_bytes",
-              "What the dense twin would hold for the same sequences.",
-              load.dense_pages * kPageEntries * bytes.dense_twin));
+    families.push_back(Gauge("catserve_kv_dense_twin_bytes",
+                             "What the dense twin would hold for the same sequences.",
+                             load.dense_pages * kPageEntries * bytes.dense_twin));
   }
   families.push_back(Gauge("catserve_kv_dense_same_width_bytes",
                            "What this model's decoder would hold without compression.",
