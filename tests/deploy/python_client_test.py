@@ -13,8 +13,8 @@ import textwrap
 import unittest
 
 import chart
+import client_wheel
 import grpc
-import python_client
 from catserved import Server, make_secrets
 from report import validated
 
@@ -23,8 +23,8 @@ _work = tempfile.TemporaryDirectory()
 
 
 def setUpModule():
-    python_client.install(pathlib.Path(_work.name))
-    sys.path.insert(0, _work.name)
+    installed = client_wheel.install(_work.name)
+    sys.path.insert(0, str(installed))
     global catserve, generation, pb
     import catserve
     from catserve.v1 import generation_pb2 as pb
