@@ -30,6 +30,7 @@ ABSL_FLAG(std::string, shape, "", "A shape of random_checkpoint.h, with random w
 ABSL_FLAG(std::string, scratch, "build/bench_models", "Where random checkpoints are kept");
 ABSL_FLAG(std::string, backend, "cpu", "cpu or cpu-reference");
 ABSL_FLAG(std::string, weight_dtype, "stored", "stored, BF16 or I8");
+ABSL_FLAG(std::string, kv_dtype, "BF16", "F32, BF16 or I8");
 ABSL_FLAG(std::vector<std::string>, batches, std::vector<std::string>({"1", "8", "32"}),
           "Sequences decoded together");
 ABSL_FLAG(std::vector<std::string>, chunk_sizes, {}, "Of those offered, these; empty: all");
@@ -59,6 +60,15 @@ struct Spread {
 Spread Of(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return {values[values.size() / 2], values.front(), values.back()};
+}
+
+DType KvDType() {
+  const std::string name = absl::GetFlag(FLAGS_kv_dtype);
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
+    if (name == Name(dtype)) return dtype;
+  }
+  std::cerr << "engine_bench: --kv_dtype is " << name << "; allowed: F32, BF16, I8\n";
+  std::exit(1);
 }
 
 // Counts tokens and tells when; shared by the sinks of one run.
@@ -196,7 +206,7 @@ void RunChunkSize(const Setup& setup, const std::string& name, int32_t chunk_siz
   options.slots = most;
   options.kv_pages = most * (PagesFor(PeakEntries(geometry, chunk_size, longest)) + 1);
   ExecutorOptions executor_options{.slots = options.slots, .kv_pages = options.kv_pages};
-  executor_options.kv_dtype = setup.description.kv_dtype == "BF16" ? DType::kBF16 : DType::kF32;
+  executor_options.kv_dtype = KvDType();
   executor_options.step_rows_max = options.step_rows_max;
   auto executor = ModelExecutor::Create(*setup.model, *setup.backend, executor_options);
   if (!executor.ok()) {
@@ -251,7 +261,7 @@ absl::Status Run() {
   auto model = Model::Load(directory, *setup.backend, model_options);
   if (!model.ok()) return model.status();
   setup.model = *std::move(model);
-  setup.description = setup.model->Describe(DType::kBF16);
+  setup.description = setup.model->Describe(KvDType());
   int threads = absl::GetFlag(FLAGS_threads);
   if (threads == 0) threads = static_cast<int>(std::thread::hardware_concurrency());
   setup.ceilings = MeasureCeilings(threads);

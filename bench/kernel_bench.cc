@@ -93,7 +93,11 @@ class KernelBench {
     const auto pool =
         backend_->Allocate(lists * kPages * kHeads * 2 * kKvPageEntries * kHeadDim * SizeOf(dtype))
             .value();
-    const KvLayer kv{pool->data(), dtype, lists * kPages, kHeads, kHeadDim};
+    const auto scales =
+        backend_->Allocate(lists * kPages * kHeads * 2 * kKvPageEntries * KvScaleBytes(dtype))
+            .value();
+    KvLayer kv{pool->data(), dtype, lists * kPages, kHeads, kHeadDim};
+    if (dtype == DType::kI8) kv.scales = static_cast<uint16_t*>(scales->data());
     std::vector<int32_t> pages(lists * kPages);
     for (size_t i = 0; i < pages.size(); ++i) pages[i] = static_cast<int32_t>(i);
     std::vector<AttentionRow> described;
@@ -113,7 +117,8 @@ class KernelBench {
     for (const AttentionRow& row : described) seen += row.entries;
     const std::string name = std::string(prefill ? "prefill" : "decode") + "_attention_" +
                              Name(dtype) + "_rows_" + std::to_string(rows);
-    Print(name + "_bandwidth", static_cast<double>(pool->bytes()) / seconds / 1e9, "GB/s");
+    Print(name + "_bandwidth", static_cast<double>(pool->bytes() + scales->bytes()) / seconds / 1e9,
+          "GB/s");
     Print(name + "_rate", 4e-9 * static_cast<double>(seen * kHeads * kHeadDim) / seconds,
           "GFLOP/s");
   }
@@ -147,7 +152,7 @@ void Run(int threads) {
   bench.MatMul(DType::kF32, WeightFormat::kAsIs);
   bench.MatMul(DType::kBF16, WeightFormat::kAsIs);
   bench.MatMul(DType::kF32, WeightFormat::kInt8);
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
     bench.Attention(dtype, 1, /*prefill=*/false);
     bench.Attention(dtype, 16, /*prefill=*/false);
     bench.Attention(dtype, 256, /*prefill=*/true);

@@ -17,7 +17,7 @@ struct ModelGeometry {
   std::vector<int32_t> chunk_sizes;  // ascending; empty for a dense model
   int32_t block_size = 0;            // most tokens in one sequence, prompt and generated together
   int32_t vocab_size = 0;            // ids are 0 <= id < vocab_size
-  int64_t bytes_per_entry = 0;       // layers * 2 * kv_heads * head_dim * bytes(KV dtype)
+  int64_t bytes_per_entry = 0;       // layers * 2 * kv_heads * (head_dim * element + scale) bytes
 
   bool compresses() const { return kind != ModelKind::kDense; }
   bool Offers(int32_t chunk_size) const;  // true if the chunk size is one of chunk_sizes

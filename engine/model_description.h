@@ -23,6 +23,8 @@ struct ModelDescription {
   int64_t parameters = 0;
   std::string weight_dtype;
   std::string kv_dtype;
+  int32_t kv_element_bytes = 4;  // of KV memory
+  int32_t kv_scale_bytes = 0;    // beside each head's key, and value, of an entry
   ModelGeometry geometry;
   StackDescription decoder;
   StackDescription compressor;  // zeros for a dense model

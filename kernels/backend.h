@@ -15,6 +15,7 @@
 #include <span>
 
 #include "absl/status/statusor.h"
+#include "kernels/kv_page.h"
 #include "kernels/sampling.h"
 #include "kernels/tensor.h"
 
@@ -63,18 +64,28 @@ struct HeadSpec {
   TensorView rotary;  // [positions, head_dim]: cos in the first half of a row, sin in the second
 };
 
-// Entries in one page of KV memory: what engine/geometry.h calls kPageEntries.
-inline constexpr int64_t kKvPageEntries = 16;
-
-// The KV memory of one layer: [pages, kv_heads, 2 (k, v), kKvPageEntries, head_dim], F32 or BF16.
-// Keys are stored rotated. Entry e of a page list lies in page_ids[e / 16], at e % 16.
+// The KV memory of one layer, in the layout of kv_page.h: F32, BF16 or I8. Keys are stored rotated.
+// Entry e of a page list lies in page_ids[e / 16], at e % 16. I8: the numbers x of an entry's head
+// are held as round-half-even(x / scale) with scale = KvScaleBits(largest |x|, 127), as zeros where
+// the scale is 0 or not finite; a scale that is not finite makes what is read no number.
 struct KvLayer {
   void* data = nullptr;
   DType dtype = DType::kF32;
   int64_t pages = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
+  uint16_t* scales = nullptr;  // I8: BF16 [pages, kv_heads, 2, kKvPageEntries]; else null
 };
+
+// The largest magnitude of a number held as I8.
+inline constexpr float kKvInt8Most = 127.0f;
+
+// What each entry's head holds beside its numbers: a scale, or nothing.
+constexpr int64_t KvScaleBytes(DType dtype) { return dtype == DType::kI8 ? 2 : 0; }
+// Bytes of an entry's key, or value, of one head.
+constexpr int64_t KvHeadBytes(int64_t head_dim, DType dtype) {
+  return head_dim * SizeOf(dtype) + KvScaleBytes(dtype);
+}
 
 // What one query row sees: the first prefix_entries entries of the list that starts at
 // page_ids[prefix_page], then the first `entries` entries of that which starts at page_ids[page].

@@ -19,7 +19,7 @@ struct ServerOptions {
   std::string backend;
   int threads = 0;           // 0: one for each core
   std::string weight_dtype;  // "stored", "F32", "BF16", "I8"
-  std::string kv_dtype;      // "weights", "F32", "BF16"
+  std::string kv_dtype;      // "weights", "F32", "BF16", "I8"
   int32_t slots = 0;
   int64_t kv_memory_bytes = 0;  // 0: a share of the memory that is free
   int32_t queue_requests_max = 0;

@@ -115,6 +115,7 @@ ModelOptions ReadModelOptions(const ServerOptions& options) {
 
 DType KvDType(const ServerOptions& options, const Model& model) {
   if (options.kv_dtype == "F32") return DType::kF32;
+  if (options.kv_dtype == "I8") return DType::kI8;
   const std::string& weights = model.weights().dtype;
   const bool narrow = options.kv_dtype == "BF16" || weights == "BF16" || weights == "I8";
   return narrow ? DType::kBF16 : DType::kF32;

@@ -22,8 +22,9 @@ void FillBudgetChanged(const BudgetChangedEvent& change, v1::BudgetChanged& out)
 int64_t DenseTwinBytesPerEntry(const ServedModel& model) {
   if (!model.card.dense_twin.has_value()) return 0;
   const DenseTwin& twin = *model.card.dense_twin;
-  const int64_t element_bytes = model.description.kv_dtype == "F32" ? 4 : 2;
-  return int64_t{twin.layers} * 2 * twin.kv_heads * twin.head_dim * element_bytes;
+  const int64_t head_bytes = int64_t{twin.head_dim} * model.description.kv_element_bytes +
+                             model.description.kv_scale_bytes;
+  return int64_t{twin.layers} * 2 * twin.kv_heads * head_bytes;
 }
 
 int64_t DenseTwinBytes(const ServedModel& model, int64_t tokens) {

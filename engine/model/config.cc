@@ -9,6 +9,7 @@
 #include "engine/model/file.h"
 #include "engine/model/fla_config.h"
 #include "engine/model/json.h"
+#include "kernels/backend.h"
 
 namespace catserve {
 namespace {
@@ -186,8 +187,8 @@ ModelGeometry Geometry(const ModelConfig& config, DType kv_dtype) {
           .chunk_sizes = config.chunk_sizes,
           .block_size = config.block_size,
           .vocab_size = config.vocab_size,
-          .bytes_per_entry =
-              int64_t{2} * decoder.layers * decoder.kv_heads * decoder.head_dim * SizeOf(kv_dtype)};
+          .bytes_per_entry = int64_t{2} * decoder.layers * decoder.kv_heads *
+                             KvHeadBytes(decoder.head_dim, kv_dtype)};
 }
 
 }  // namespace catserve

@@ -15,7 +15,7 @@ namespace catserve {
 
 class KvCache {
  public:
-  // dtype: F32 or BF16. REQUIRES: backend outlives the cache. Errors: INVALID_ARGUMENT,
+  // dtype: F32, BF16 or I8. REQUIRES: backend outlives the cache. Errors: INVALID_ARGUMENT,
   // RESOURCE_EXHAUSTED with the numbers.
   static absl::StatusOr<KvCache> Create(Backend& backend, const StackConfig& stack, int64_t pages,
                                         DType dtype);
@@ -27,9 +27,13 @@ class KvCache {
   int64_t pages() const { return layers_.front().pages; }
 
  private:
+  // Memory for every page of a layer, owned by the cache. Errors: RESOURCE_EXHAUSTED.
+  absl::StatusOr<void*> Take(int64_t pages, int64_t page_bytes);
+
   Backend* backend_ = nullptr;
-  int64_t page_bytes_ = 0;                        // of one layer
-  std::vector<std::unique_ptr<Buffer>> buffers_;  // one a layer
+  int64_t page_bytes_ = 0;                        // of one layer, without the scales
+  int64_t page_scale_bytes_ = 0;                  // of one layer: 0 but for I8
+  std::vector<std::unique_ptr<Buffer>> buffers_;  // of a layer its data, then its scales
   std::vector<KvLayer> layers_;
 };
 

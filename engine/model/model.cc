@@ -57,6 +57,8 @@ ModelDescription Model::Describe(DType kv_dtype) const {
   description.parameters = parameters_;
   description.weight_dtype = weights_.dtype;
   description.kv_dtype = Name(kv_dtype);
+  description.kv_element_bytes = static_cast<int32_t>(SizeOf(kv_dtype));
+  description.kv_scale_bytes = static_cast<int32_t>(KvScaleBytes(kv_dtype));
   description.geometry = Geometry(config_, kv_dtype);
   description.decoder = catserve::Describe(config_.decoder);
   description.decoder_weight_bytes = weights_.stack.matrix_bytes();

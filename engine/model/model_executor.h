@@ -16,7 +16,7 @@ namespace catserve {
 struct ExecutorOptions {
   int32_t slots = 32;            // token histories: sequences that run at once
   int64_t kv_pages = 0;          // pages of KV memory, all taken at start
-  DType kv_dtype = DType::kF32;  // F32 or BF16
+  DType kv_dtype = DType::kF32;  // F32, BF16 or I8
   int32_t step_rows_max = 1024;  // decoder rows, and compressions, of one step
   bool keep_trace = false;       // for tests and tools: see trace()
 };

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 
+#include "kernels/bfloat16.h"
 #include "kernels/check.h"
 
 namespace catserve::cpu {
@@ -28,8 +30,10 @@ void CheckKv(const KvLayer& kv, const HeadSpec& spec) {
   CATSERVE_CHECK(kv.kv_heads == spec.kv_heads && kv.head_dim == spec.head_dim)
       << "KV memory of " << kv.kv_heads << " heads of " << kv.head_dim << " for a layer of "
       << spec.kv_heads << " heads of " << spec.head_dim;
-  CATSERVE_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16)
-      << "KV memory is F32 or BF16, not " << Name(kv.dtype);
+  CATSERVE_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16 || kv.dtype == DType::kI8)
+      << "KV memory is F32, BF16 or I8, not " << Name(kv.dtype);
+  CATSERVE_CHECK((kv.scales != nullptr) == (kv.dtype == DType::kI8))
+      << "KV memory of I8, and no other, has scales";
 }
 
 void CheckNorm(const TensorView& norm, const HeadSpec& spec) {
@@ -39,23 +43,43 @@ void CheckNorm(const TensorView& norm, const HeadSpec& spec) {
       << Name(norm.dtype);
 }
 
-// The keys of one page and head; the values follow kKvPageEntries entries later.
-char* PageOf(const KvLayer& kv, int64_t page, int64_t kv_head) {
-  const int64_t block = (page * kv.kv_heads + kv_head) * 2 * kKvPageEntries * kv.head_dim;
-  return static_cast<char*>(kv.data) + block * SizeOf(kv.dtype);
+// One part (keys or values) of a page and head: its first entry, and that one's scale, or null.
+struct PagePart {
+  char* data;
+  uint16_t* scales;
+};
+
+PagePart PartOf(const KvLayer& kv, int64_t page, int64_t kv_head, KvPart part) {
+  const int64_t first = KvEntryIndex(kv.kv_heads, {page, kv_head, part, 0});
+  return {static_cast<char*>(kv.data) + first * kv.head_dim * SizeOf(kv.dtype),
+          kv.scales == nullptr ? nullptr : kv.scales + first};
 }
 
-int64_t EntryBytes(const KvLayer& kv) { return kv.head_dim * SizeOf(kv.dtype); }
+// Writes a head's numbers to entry `entry` of the part.
+void WriteHead(const Ops& ops, const KvLayer& kv, const PagePart& part, int64_t entry,
+               const float* numbers) {
+  char* const to = part.data + entry * kv.head_dim * SizeOf(kv.dtype);
+  if (kv.dtype != DType::kI8) return ops.narrow(to, numbers, kv.dtype, kv.head_dim);
+  const uint16_t bits = KvScaleBits(ops.largest_magnitude(numbers, kv.head_dim), kKvInt8Most);
+  const float scale = FloatFromBF16(bits);
+  part.scales[entry] = bits;
+  if (scale > 0 && std::isfinite(scale)) {
+    ops.quantize(reinterpret_cast<int8_t*>(to), numbers, scale, kv.head_dim);
+  } else {
+    std::memset(to, 0, static_cast<size_t>(kv.head_dim));
+  }
+}
 
 void WriteEntry(const Ops& ops, const KvLayer& kv, int64_t slot, const float* keys) {
   CATSERVE_CHECK(slot < kv.pages * kKvPageEntries)
       << "entry " << slot << " of " << kv.pages << " pages";
   const float* values = keys + int64_t{kv.kv_heads} * kv.head_dim;
+  const int64_t page = slot / kKvPageEntries;
+  const int64_t entry = slot % kKvPageEntries;
   for (int64_t head = 0; head < kv.kv_heads; ++head) {
-    char* key = PageOf(kv, slot / kKvPageEntries, head) + slot % kKvPageEntries * EntryBytes(kv);
-    ops.narrow(key, keys + head * kv.head_dim, kv.dtype, kv.head_dim);
-    ops.narrow(key + kKvPageEntries * EntryBytes(kv), values + head * kv.head_dim, kv.dtype,
-               kv.head_dim);
+    const int64_t first = head * kv.head_dim;
+    WriteHead(ops, kv, PartOf(kv, page, head, kKey), entry, keys + first);
+    WriteHead(ops, kv, PartOf(kv, page, head, kValue), entry, values + first);
   }
 }
 
@@ -69,10 +93,13 @@ void AppendRuns(std::vector<EntryRun>& runs, const PagedEntries& paged, int64_t 
   for (int64_t i = 0; i < pages; ++i) {
     const int64_t id = paged.page_ids[first + i];
     CATSERVE_CHECK(id >= 0 && id < paged.kv.pages) << "page " << id << " of " << paged.kv.pages;
-    const char* keys = PageOf(paged.kv, id, kv_head);
-    runs.push_back({.keys = keys,
-                    .values = keys + kKvPageEntries * EntryBytes(paged.kv),
-                    .count = std::min(kKvPageEntries, entries - i * kKvPageEntries)});
+    const PagePart keys = PartOf(paged.kv, id, kv_head, kKey);
+    const PagePart values = PartOf(paged.kv, id, kv_head, kValue);
+    runs.push_back({.keys = keys.data,
+                    .values = values.data,
+                    .count = std::min(kKvPageEntries, entries - i * kKvPageEntries),
+                    .key_scales = keys.scales,
+                    .value_scales = values.scales});
   }
 }
 

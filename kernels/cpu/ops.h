@@ -32,11 +32,14 @@ struct MatMulTile {
   bool add = false;  // the finished product is added to out
 };
 
-// Entries with consecutive logical indices, entry_stride elements apart.
+// Entries with consecutive logical indices, entry_stride elements apart. I8: the BF16 scales of
+// the keys and of the values, readable up to a multiple of 8 entries; else null.
 struct EntryRun {
   const void* keys = nullptr;
   const void* values = nullptr;
   int64_t count = 0;
+  const uint16_t* key_scales = nullptr;
+  const uint16_t* value_scales = nullptr;
 };
 
 struct Query {
@@ -47,14 +50,15 @@ struct Query {
 
 // For every query, by logical index e alone: s[e] = (q . k[e]) * scale with the dot product summed
 // by lanes (math.h); m = max s; p[e] = Exp(s[e] - m); l = sum of p by lanes;
-// out[d] = (fma over e in order of p[e] * v[e][d], starting from 0) / l.
+// out[d] = (fma over e in order of p[e] * v[e][d], starting from 0) / l. I8: the numbers as stored
+// with s[e] = ((q . k[e]) * key scale) * scale, and p[e] * value scale in place of p[e] in out.
 inline constexpr int64_t kQueryTile = 8;
 struct AttentionTile {
   const EntryRun* runs = nullptr;  // in logical order; together at least every query's `visible`
   int64_t run_count = 0;
   int64_t entries = 0;  // of all runs
   int64_t entry_stride = 0;
-  DType dtype = DType::kF32;  // F32 or BF16
+  DType dtype = DType::kF32;  // F32, BF16 or I8
   int64_t head_dim = 0;
   float scale = 0;
   const Query* queries = nullptr;
@@ -79,6 +83,12 @@ struct Ops {
   // out[i] = in[i] as F32 (in: any float type), and back, rounding to nearest even.
   void (*widen)(float* out, const void* in, DType dtype, int64_t n) = nullptr;
   void (*narrow)(void* out, const float* in, DType dtype, int64_t n) = nullptr;
+
+  // The largest |in[i]|; NaN if there is one among them.
+  float (*largest_magnitude)(const float* in, int64_t n) = nullptr;
+  // out[i] = round-half-even(in[i] / scale). REQUIRES: scale > 0 and finite; |in[i] / scale| <= 128
+  // less a half.
+  void (*quantize)(int8_t* out, const float* in, float scale, int64_t n) = nullptr;
 
   // out = (x * (1 / sqrt(sum of squares by lanes / n + eps))) * weight. out may be x.
   void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n, float eps) = nullptr;

@@ -8,8 +8,6 @@
 namespace catserve::cuda {
 namespace {
 
-static_assert(kPageEntries == kKvPageEntries);
-
 // A range of this many entries is never worth a partial result, by split_warps.
 constexpr int64_t kWholeMaxOneWarp = 256;
 constexpr int64_t kWholeMaxEightWarps = 512;

@@ -1,23 +1,16 @@
-// How an entry of KV memory is held with 8 bits: each head's keys, and its values, as numbers of at
-// most kScaledMax<KV> times a BF16 scale of their own. Dividing by the scale as stored makes its
-// own rounding harmless; rounded up, it keeps the largest number in range.
+// The scale of an entry's head in KV memory of 8 bits: numbers of at most kScaledMax<KV> times it.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
-
-#include "kernels/cuda/host_device.h"
 #include "kernels/cuda/number.h"
+#include "kernels/host_device.h"
+#include "kernels/kv_page.h"
 
 namespace catserve::cuda {
 
-// The scale for numbers of magnitude at most `largest`; 0 if they are all 0, NaN for NaN.
+// The scale for numbers of magnitude at most `largest`: the rule of KvScaleBits.
 template <typename KV>
 CATSERVE_HOST_DEVICE inline BF16 EntryScale(float largest) {
-  const float scale = largest / kScaledMax<KV>;
-  uint32_t bits;
-  memcpy(&bits, &scale, sizeof(bits));
-  return {static_cast<uint16_t>((bits + 0xffffu) >> 16)};
+  return {KvScaleBits(largest, kScaledMax<KV>)};
 }
 
 }  // namespace catserve::cuda

@@ -1,18 +1,18 @@
-// Where an entry of KV memory lies. Every kernel and every size goes through EntryIndex: 64-bit
-// from the first product on, since a pool has more elements than 2^31.
+// A layer's KV memory as the kernels take it, in the layout of kv_page.h. Every kernel and every
+// size goes through EntryIndex.
 #pragma once
 
 #include <cstdint>
 
-#include "kernels/cuda/host_device.h"
 #include "kernels/cuda/number.h"
+#include "kernels/host_device.h"
+#include "kernels/kv_page.h"
 
 namespace catserve::cuda {
 
-inline constexpr int kPageEntries = 16;  // what kernels/backend.h calls kKvPageEntries
+inline constexpr int kPageEntries = static_cast<int>(kKvPageEntries);
 
-// The KV memory of one layer, in the layout of backend.h's KvLayer:
-// [pages, kv_heads, 2 (k, v), kPageEntries, head_dim]. A plain value; does not own.
+// A plain value; does not own.
 struct KvSlab {
   void* data;
   BF16* scales;  // [pages, kv_heads, 2, kPageEntries] for types with a scale; else null
@@ -20,12 +20,10 @@ struct KvSlab {
   int32_t head_dim;
 };
 
-enum KvPart : int { kKey = 0, kValue = 1 };
-
 // The entries that lie before this one: times head_dim its first element, and as it is its scale.
 CATSERVE_HOST_DEVICE inline int64_t EntryIndex(const KvSlab& kv, int64_t page, int kv_head,
                                                KvPart part, int entry) {
-  return ((page * kv.kv_heads + kv_head) * 2 + part) * kPageEntries + entry;
+  return KvEntryIndex(kv.kv_heads, {page, kv_head, part, entry});
 }
 
 }  // namespace catserve::cuda

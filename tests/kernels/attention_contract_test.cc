@@ -14,6 +14,8 @@ using testing::Random;
 using testing::SpecOf;
 using testing::Tensor;
 
+constexpr DType kKvTypes[] = {DType::kF32, DType::kBF16, DType::kI8};
+
 class PagedAttentionContract : public OnEveryBackend {};
 class BlockAttentionContract : public OnEveryBackend {};
 class PrepareHeadsContract : public OnEveryBackend {};
@@ -49,7 +51,7 @@ void CheckPaged(Backend& backend, const AttentionShape& shape, std::vector<int32
 }
 
 TEST_P(PagedAttentionContract, MatchesDoublePrecisionAroundPageBoundaries) {
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : kKvTypes) {
     for (const int32_t n : {1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 100}) {
       CheckPaged(*backend_, {2, 2, 16, dtype}, {n}, 0);
     }
@@ -57,7 +59,7 @@ TEST_P(PagedAttentionContract, MatchesDoublePrecisionAroundPageBoundaries) {
 }
 
 TEST_P(PagedAttentionContract, MatchesDoublePrecisionForEveryHeadSize) {
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : kKvTypes) {
     for (const int32_t head_dim : {2, 4, 6, 8, 10, 24, 32, 34, 64, 96, 128, 254, 256}) {
       CheckPaged(*backend_, {2, 1, head_dim, dtype}, {21, 22}, 0);
     }
@@ -68,11 +70,14 @@ TEST_P(PagedAttentionContract, GroupsHeadsOverKeyValueHeads) {
   CheckPaged(*backend_, {8, 2, 16, DType::kF32}, {5, 6, 7}, 0);
   CheckPaged(*backend_, {6, 2, 8, DType::kBF16}, {40, 41, 42, 43, 44}, 0);
   CheckPaged(*backend_, {12, 1, 8, DType::kF32}, {18, 19}, 0);
+  CheckPaged(*backend_, {6, 3, 16, DType::kI8}, {18, 40}, 0);
 }
 
 TEST_P(PagedAttentionContract, SeesThePrefixFirst) {
   for (const int32_t prefix : {1, 5, 16, 20}) {
-    CheckPaged(*backend_, {2, 2, 16, DType::kF32}, {prefix + 1, prefix + 2, prefix + 19}, prefix);
+    for (const DType dtype : {DType::kF32, DType::kI8}) {
+      CheckPaged(*backend_, {2, 2, 16, dtype}, {prefix + 1, prefix + 2, prefix + 19}, prefix);
+    }
   }
   CheckPaged(*backend_, {2, 2, 16, DType::kF32}, {30}, 30);  // nothing of its own
 }
@@ -83,6 +88,7 @@ TEST_P(PagedAttentionContract, PrefillsManyRowsOfOneSequence) {
   CheckPaged(*backend_, {4, 2, 8, DType::kF32}, visible, 0);
   for (int32_t& n : visible) n += 37;
   CheckPaged(*backend_, {2, 2, 8, DType::kBF16}, visible, 37);
+  CheckPaged(*backend_, {2, 2, 8, DType::kI8}, visible, 37);
 }
 
 // Rows of several sequences in one batch, neighbours in pairs as when chunks close.
@@ -227,7 +233,9 @@ class PreparedRows {
     Tensor rotary(backend, {9, dim}, rotary_);
     Tensor qkv(backend, {kRows, (kHeads + 2 * kKvHeads) * dim}, before_);
     Tensor pool(backend, dtype, {4, kKvHeads, 2, kKvPageEntries * dim});
-    const KvLayer kv{pool.view().data, dtype, 4, kKvHeads, dim};
+    Tensor scales(backend, DType::kBF16, {4, kKvHeads, 2, kKvPageEntries});
+    KvLayer kv{pool.view().data, dtype, 4, kKvHeads, dim};
+    if (dtype == DType::kI8) kv.scales = static_cast<uint16_t*>(scales.view().data);
     HeadSpec spec{.heads = kHeads, .kv_heads = kKvHeads, .head_dim = dim, .norm_eps = 1e-5f};
     spec.rotary = rotary;
     if (norm) {
@@ -238,8 +246,13 @@ class PreparedRows {
     after = qkv.Read();
     if (dtype == DType::kF32) {
       written = pool.Read();
-    } else {
+    } else if (dtype == DType::kBF16) {
       for (const uint16_t bits : pool.ReadAs<uint16_t>()) written.push_back(FloatFromBF16(bits));
+    } else {
+      const std::vector<uint16_t> held = scales.ReadAs<uint16_t>();
+      for (const int8_t whole : pool.ReadAs<int8_t>()) {
+        written.push_back(whole * FloatFromBF16(held[written.size() / dim]));
+      }
     }
   }
 
@@ -300,6 +313,58 @@ TEST_P(PrepareHeadsContract, WritesKeysAndValuesToTheirEntriesAndNothingElse) {
     }
     EXPECT_EQ(rows.written, want) << Name(dtype);
   }
+}
+
+// With 8 bits: whole numbers of a scale that each head's key, and value, of an entry has for
+// itself.
+TEST_P(PrepareHeadsContract, WritesI8WithAScaleForEachHeadOfAnEntry) {
+  for (const int32_t dim : {2, 12, 64}) {
+    const PreparedRows rows(*backend_, dim, true, DType::kI8);
+    std::vector<float> want(rows.written.size(), 0.0f);
+    for (int64_t i = 0; i < rows.kRows; ++i) {
+      const int64_t slot = rows.kSlots[i];
+      for (int64_t at = 0; slot >= 0 && at < 2 * rows.kKvHeads; ++at) {
+        const KvPart part = at < rows.kKvHeads ? kKey : kValue;
+        const float* head = rows.after.data() + (i * 8 + rows.kHeads + at) * dim;
+        float largest = 0;
+        for (int32_t d = 0; d < dim; ++d) largest = std::max(largest, std::abs(head[d]));
+        const float scale = FloatFromBF16(KvScaleBits(largest, 127.0f));
+        EXPECT_LE(largest, 127 * scale) << "the scale is rounded up";
+        EXPECT_GE(largest, 126 * scale) << "and no further than it must";
+        const int64_t index =
+            KvEntryIndex(rows.kKvHeads, {slot / 16, at % rows.kKvHeads, part, slot % 16});
+        for (int32_t d = 0; d < dim; ++d) {
+          want[index * dim + d] = std::nearbyint(head[d] / scale) * scale;
+        }
+      }
+    }
+    EXPECT_EQ(rows.written, want) << dim;
+  }
+}
+
+// A head of zeros has no largest number to divide by; one that holds no number shows as none.
+TEST_P(PrepareHeadsContract, I8OfZerosIsZeroAndOfNoNumberIsNone) {
+  Tensor rotary(*backend_, {1, 2}, {1, 0});
+  Tensor qkv(*backend_, {3, 6}, {1, 1, 0, 0, 0, 0, 1, 1, 1, 2, 3, kNaN, 1, 1, 1, 2, INFINITY, 1});
+  Tensor pool(*backend_, DType::kI8, {3, 1, 2, 16 * 2});
+  Tensor scales(*backend_, DType::kBF16, {3, 1, 2, 16});
+  const KvLayer kv{.data = pool.view().data,
+                   .dtype = DType::kI8,
+                   .pages = 3,
+                   .kv_heads = 1,
+                   .head_dim = 2,
+                   .scales = static_cast<uint16_t*>(scales.view().data)};
+  HeadSpec spec{.heads = 1, .kv_heads = 1, .head_dim = 2};
+  spec.rotary = rotary;
+  backend_->PrepareHeads(qkv, spec, std::vector<int32_t>{0, 0, 0}, &kv,
+                         std::vector<int64_t>{0, 16, 32});
+  Tensor out(*backend_, {3, 2});
+  const AttentionRow rows[] = {{0, 0, 0, 1}, {0, 0, 1, 1}, {0, 0, 2, 1}};
+  backend_->PagedAttention(out, qkv.view().Columns(0, 2), spec, kv, rows,
+                           std::vector<int32_t>{0, 1, 2});
+  const std::vector<float> got = out.Read();
+  EXPECT_EQ(std::vector<float>(got.begin(), got.begin() + 2), (std::vector<float>{0, 0}));
+  for (int i = 2; i < 6; ++i) EXPECT_TRUE(std::isnan(got[i])) << i;
 }
 
 TEST_P(PrepareHeadsContract, NeedsNoKvMemory) {

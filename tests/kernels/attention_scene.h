@@ -1,9 +1,11 @@
 // Random keys and values spread over pages in random order, everything unused poisoned with NaN.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstring>
 
+#include "kernels/kv_page.h"
 #include "tests/kernels/device.h"
 
 namespace catserve::testing {
@@ -38,11 +40,18 @@ class AttentionScene {
       }
     }
     kv_.Write(pool_.data(), static_cast<int64_t>(pool_.size()));
+    scales_.Write(pool_scales_.data(), std::ssize(pool_scales_) * 2);
     return start;
   }
 
   KvLayer layer() const {
-    return {kv_.view().data, shape_.dtype, kv_.view().rows(), shape_.kv_heads, shape_.head_dim};
+    const bool scaled = shape_.dtype == DType::kI8;
+    return {.data = kv_.view().data,
+            .dtype = shape_.dtype,
+            .pages = kPages,
+            .kv_heads = shape_.kv_heads,
+            .head_dim = shape_.head_dim,
+            .scales = scaled ? static_cast<uint16_t*>(scales_.view().data) : nullptr};
   }
   const std::vector<int32_t>& page_ids() const { return page_ids_; }
 
@@ -74,18 +83,35 @@ class AttentionScene {
 
   AttentionScene(Backend& backend, const AttentionShape& shape, Random random, int32_t entries)
       : shape_(shape),
-        keys_(Stored(random.Normal(int64_t{entries} * shape.kv_heads * shape.head_dim))),
-        values_(Stored(random.Normal(int64_t{entries} * shape.kv_heads * shape.head_dim))),
+        given_{random.Normal(int64_t{entries} * shape.kv_heads * shape.head_dim),
+               random.Normal(int64_t{entries} * shape.kv_heads * shape.head_dim)},
+        keys_(Stored(given_[kKey])),
+        values_(Stored(given_[kValue])),
         free_pages_(random.Permutation(kPages)),
-        kv_(backend, shape.dtype, {kPages, shape.kv_heads, 2, kKvPageEntries * shape.head_dim}) {
-    pool_.assign(kv_.view().size() * SizeOf(shape.dtype), 0xff);  // a NaN in both formats
+        kv_(backend, shape.dtype, {kPages, shape.kv_heads, 2, kKvPageEntries * shape.head_dim}),
+        scales_(backend, DType::kBF16, {kPages, shape.kv_heads, 2, kKvPageEntries}) {
+    pool_.assign(kv_.view().size() * SizeOf(shape.dtype), 0xff);  // a NaN in the float formats
+    pool_scales_.assign(scales_.view().size(), 0xffff);           // the same
   }
 
+  // What is read of values that were stored, head by head.
   std::vector<float> Stored(std::vector<float> values) const {
-    for (float& value : values) {
-      if (shape_.dtype == DType::kBF16) value = FloatFromBF16(BF16FromFloat(value));
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (shape_.dtype == DType::kBF16) values[i] = FloatFromBF16(BF16FromFloat(values[i]));
+      if (shape_.dtype == DType::kI8 && i % shape_.head_dim == 0) {
+        const float scale = ScaleOf(values.data() + i);
+        for (int32_t d = 0; d < shape_.head_dim; ++d) {
+          values[i + d] = std::nearbyint(values[i + d] / scale) * scale;
+        }
+      }
     }
     return values;
+  }
+
+  float ScaleOf(const float* head) const {
+    float largest = 0;
+    for (int32_t d = 0; d < shape_.head_dim; ++d) largest = std::max(largest, std::abs(head[d]));
+    return FloatFromBF16(KvScaleBits(largest, kKvInt8Most));
   }
 
   int64_t At(int32_t e, int32_t kv_head) const {
@@ -95,25 +121,32 @@ class AttentionScene {
   void Put(int32_t page, int32_t kv_head, int64_t slot, int32_t e) {
     const int64_t bytes = SizeOf(shape_.dtype);
     for (int64_t part = 0; part < 2; ++part) {
-      const float* from = (part == 0 ? keys_ : values_).data() + At(e, kv_head);
+      const float* from = given_[part].data() + At(e, kv_head);
       const int64_t block = (int64_t{page} * shape_.kv_heads + kv_head) * 2 + part;
-      const int64_t at = (block * kKvPageEntries + slot) * shape_.head_dim;
+      const int64_t at = block * kKvPageEntries + slot;
+      if (shape_.dtype == DType::kI8) pool_scales_[at] = BF16FromFloat(ScaleOf(from));
       for (int64_t d = 0; d < shape_.head_dim; ++d) {
         const uint16_t narrow = BF16FromFloat(from[d]);
-        const void* source = bytes == 4 ? static_cast<const void*>(&from[d]) : &narrow;
-        std::memcpy(pool_.data() + (at + d) * bytes, source, bytes);
+        const auto whole = static_cast<int8_t>(std::nearbyint(from[d] / ScaleOf(from)));
+        const void* source = bytes == 4   ? static_cast<const void*>(&from[d])
+                             : bytes == 2 ? static_cast<const void*>(&narrow)
+                                          : &whole;
+        std::memcpy(pool_.data() + (at * shape_.head_dim + d) * bytes, source, bytes);
       }
     }
   }
 
   AttentionShape shape_;
-  std::vector<float> keys_;  // [entries, kv_heads, head_dim], as stored
+  std::array<std::vector<float>, 2> given_;  // by part: [entries, kv_heads, head_dim]
+  std::vector<float> keys_;                  // the same, as stored
   std::vector<float> values_;
   std::vector<int32_t> free_pages_;
   int32_t used_ = 0;
   std::vector<int32_t> page_ids_;
   std::vector<uint8_t> pool_;
+  std::vector<uint16_t> pool_scales_;
   Tensor kv_;
+  Tensor scales_;
 };
 
 }  // namespace catserve::testing

@@ -128,7 +128,7 @@ TEST(BitsTest, SiluGate) {
 }
 
 TEST(BitsTest, PrepareHeads) {
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
     for (const int32_t dim : {2, 6, 16, 62, 64}) {
       Random random(4);
       const int64_t width = 4 * dim;
@@ -139,7 +139,9 @@ TEST(BitsTest, PrepareHeads) {
             Tensor table(backend, {10, dim}, tables);
             Tensor q(backend, {rows, width}, {qkv.begin(), qkv.begin() + rows * width});
             Tensor pool(backend, dtype, {4, 2, 16 * dim});
-            const KvLayer kv{pool.view().data, dtype, 4, 1, dim};
+            Tensor scales(backend, DType::kBF16, {4, 1, 2, 16});
+            KvLayer kv{pool.view().data, dtype, 4, 1, dim};
+            if (dtype == DType::kI8) kv.scales = static_cast<uint16_t*>(scales.view().data);
             HeadSpec spec{.heads = 2, .kv_heads = 1, .head_dim = dim, .norm_eps = 1e-5f};
             spec.q_norm = TensorView(table.view().data, DType::kF32, {dim});
             spec.k_norm = spec.q_norm;
@@ -209,7 +211,8 @@ TEST(BitsTest, PagedAttentionOfPrefillAndDecode) {
   for (const AttentionShape& shape :
        {AttentionShape{4, 2, 16, DType::kF32}, AttentionShape{4, 2, 16, DType::kBF16},
         AttentionShape{3, 1, 10, DType::kF32}, AttentionShape{3, 1, 10, DType::kBF16},
-        AttentionShape{2, 2, 66, DType::kF32}}) {
+        AttentionShape{4, 2, 16, DType::kI8}, AttentionShape{2, 2, 8, DType::kI8},
+        AttentionShape{3, 1, 10, DType::kI8}, AttentionShape{2, 2, 66, DType::kF32}}) {
     const int64_t width = shape.heads * shape.head_dim;
     const std::vector<float> q = Random(5).Normal(512 * width, 2.0f);
     ExpectSameBitsEverywhere(
@@ -231,7 +234,8 @@ TEST(BitsTest, PagedAttentionOfPrefillAndDecode) {
 // A branch of Score reads its summaries as a prefix, Generate has them in its own pages.
 TEST(BitsTest, PagedAttentionDependsOnTheLogicalOrderAlone) {
   for (const AttentionShape& shape :
-       {AttentionShape{4, 2, 16, DType::kF32}, AttentionShape{2, 1, 6, DType::kBF16}}) {
+       {AttentionShape{4, 2, 16, DType::kF32}, AttentionShape{2, 1, 6, DType::kBF16},
+        AttentionShape{2, 2, 16, DType::kI8}, AttentionShape{2, 1, 6, DType::kI8}}) {
     for (const char* name : {"cpu-reference", "cpu"}) {
       const auto backend = Make(name, 2);
       const int32_t entries = 45;

@@ -245,6 +245,31 @@ TEST(Catserved, ARequestLeavesALineIfTheConfigurationAsksAndNeverAWord) {
   }
 }
 
+TEST(Catserved, KvMemoryOf8BitsIsCountedWithItsScales) {
+  const TempDirectory directory;
+  WriteTextModel(directory);
+  directory.Write("card.json", R"({"name": "tiny text",
+      "dense_twin": {"dim": 64, "n_layer": 2, "n_local_heads": 2, "head_dim": 32}})");
+  int64_t per_entry[2];
+  for (const bool narrow : {false, true}) {
+    ServedProcess server(directory.path(), {narrow ? "--kv_dtype=I8" : "--kv_dtype=F32"});
+    ASSERT_TRUE(server.WaitUntilServing()) << server.err();
+    Stubs stubs(server.Address());
+    grpc::ClientContext context;
+    v1::GetModelResponse model;
+    ASSERT_TRUE(stubs.models->GetModel(&context, {}, &model).ok());
+    EXPECT_EQ(model.kv_dtype(), narrow ? "I8" : "F32");
+    EXPECT_EQ(model.dense_twin_kv_bytes_per_1000_tokens(),
+              1000.0 * 2 * 2 * 2 * (narrow ? 34 : 128));
+    per_entry[narrow] = model.kv_bytes_per_entry();
+    const Generated whole = Generate(stubs, GreedyRequest({1, 2, 3}, 0, 20));
+    EXPECT_EQ(whole.finished().usage().kv_bytes_peak() % (16 * per_entry[narrow]), 0);
+    AwaitIdle(stubs);
+  }
+  EXPECT_LT(per_entry[true] * 3, per_entry[false]);
+  EXPECT_GT(per_entry[true] * 4, per_entry[false]) << "the scales";
+}
+
 TEST(Catserved, TextAndStopStringsThroughARealModel) {
   const TempDirectory directory;
   WriteTextModel(directory);

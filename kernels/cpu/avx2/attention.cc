@@ -1,7 +1,7 @@
 // Entries go through in blocks of 16 (a page): one block of keys serves every query of the tile,
 // then one block of values. Rows of a block are read where they lie, or from a copy in F32 filled
-// up with zeros: if eight lanes do not divide them, or if so many queries read BF16 that widening
-// each element once pays.
+// up with zeros: if eight lanes do not divide them, or if so many queries read BF16 or I8 that
+// widening each element once pays.
 #include "kernels/cpu/avx2/functions.h"
 #include "kernels/cpu/avx2/simd.h"
 
@@ -11,7 +11,7 @@ namespace {
 constexpr int64_t kBlock = 16;
 constexpr int64_t kHeadDimMax = 256;
 
-// Rows of F32 or BF16 whose length is a multiple of 8.
+// Rows of F32, BF16 or I8 whose length is a multiple of 8.
 template <typename T>
 struct Rows {
   const T* data;
@@ -22,6 +22,7 @@ struct Scratch {
   alignas(32) float rows[kBlock * kHeadDimMax];  // one block, widened
   alignas(32) float queries[kQueryTile * kHeadDimMax];
   alignas(32) float sums[kQueryTile * kHeadDimMax];
+  alignas(32) float weights[kBlock];
   int64_t width;  // head_dim rounded up to 8
 };
 
@@ -38,13 +39,8 @@ Rows<float> Widened(Scratch& s, const T* from, int64_t stride, int64_t count, in
 
 // Entries [first, first + count) of one part (keys or values) of a run, read as T.
 template <typename T>
-Rows<T> BlockRows(Scratch& s, const AttentionTile& tile, const void* part, int64_t first,
-                  int64_t count);
-
-template <>
-Rows<uint16_t> BlockRows(Scratch&, const AttentionTile& tile, const void* part, int64_t first,
-                         int64_t) {
-  return {static_cast<const uint16_t*>(part) + first * tile.entry_stride, tile.entry_stride};
+Rows<T> BlockRows(Scratch&, const AttentionTile& tile, const void* part, int64_t first, int64_t) {
+  return {static_cast<const T*>(part) + first * tile.entry_stride, tile.entry_stride};
 }
 
 template <>
@@ -53,6 +49,10 @@ Rows<float> BlockRows(Scratch& s, const AttentionTile& tile, const void* part, i
   const int64_t at = first * tile.entry_stride;
   if (tile.dtype == DType::kBF16) {
     return Widened(s, static_cast<const uint16_t*>(part) + at, tile.entry_stride, count,
+                   tile.head_dim);
+  }
+  if (tile.dtype == DType::kI8) {
+    return Widened(s, static_cast<const int8_t*>(part) + at, tile.entry_stride, count,
                    tile.head_dim);
   }
   const float* from = static_cast<const float*>(part) + at;
@@ -70,9 +70,11 @@ __m256 SumLanesOfEach(const __m256 (&a)[8]) {
 struct ScoreShape {
   int64_t width;
   float scale;
+  const uint16_t* key_scales;  // of the eight, or null
 };
 
-// scores[0, 8) = (q . keys[i]) * scale; rows beyond `count` repeat the last and are ignored.
+// scores[0, 8) = (q . keys[i]) (* key scale) * scale; rows beyond `count` repeat the last and are
+// ignored.
 template <typename T>
 void Score8(float* scores, const float* q, Rows<T> keys, int64_t count, const ScoreShape& shape) {
   const T* rows[8];
@@ -85,7 +87,9 @@ void Score8(float* scores, const float* q, Rows<T> keys, int64_t count, const Sc
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) sums[i] = _mm256_fmadd_ps(x, Load(rows[i] + d), sums[i]);
   }
-  _mm256_storeu_ps(scores, _mm256_mul_ps(SumLanesOfEach(sums), _mm256_set1_ps(shape.scale)));
+  __m256 dots = SumLanesOfEach(sums);
+  if (shape.key_scales != nullptr) dots = _mm256_mul_ps(dots, Load(shape.key_scales));
+  _mm256_storeu_ps(scores, _mm256_mul_ps(dots, _mm256_set1_ps(shape.scale)));
 }
 
 // sums[d] = fma over entries in order of p[e] * values[e][d], for V vectors of d.
@@ -137,7 +141,8 @@ float Softmax(float* scores, int64_t visible) {
 // Pages lie apart, where the hardware does not look ahead. Into the L2 cache: more lines can be on
 // their way to it than to L1 (measured: twice the bandwidth).
 void Prefetch(const AttentionTile& tile, const void* part, int64_t entries) {
-  const int64_t bytes = entries * tile.entry_stride * (tile.dtype == DType::kBF16 ? 2 : 4);
+  const int64_t size = tile.dtype == DType::kF32 ? 4 : tile.dtype == DType::kBF16 ? 2 : 1;
+  const int64_t bytes = entries * tile.entry_stride * size;
   for (int64_t i = 0; i < bytes; i += 64) {
     _mm_prefetch(static_cast<const char*>(part) + i, _MM_HINT_T1);
   }
@@ -183,6 +188,19 @@ void StoreOutput(const Scratch& s, const AttentionTile& tile, int64_t i, float s
   }
 }
 
+const uint16_t* ScalesAt(const uint16_t* scales, int64_t i) {
+  return scales == nullptr ? nullptr : scales + i;
+}
+
+// p[e] times the scale of entry e of a block, where entries have one.
+const float* Weights(Scratch& s, const float* p, const uint16_t* scales, int64_t count) {
+  if (scales == nullptr) return p;
+  for (int64_t e = 0; e < count; e += 8) {
+    _mm256_store_ps(s.weights + e, _mm256_mul_ps(Load(p + e), Load(scales + e)));
+  }
+  return s.weights;
+}
+
 template <typename T>
 void ScoreAll(Scratch& s, const AttentionTile& tile) {
   const int64_t stride = ScoreStride(tile.entries);
@@ -193,7 +211,7 @@ void ScoreAll(Scratch& s, const AttentionTile& tile) {
       for (int64_t e = 0; e < range.count && e < needed; e += 8) {
         Score8<T>(tile.scores + i * stride + base + e, s.queries + i * s.width,
                   {keys.data + e * keys.stride, keys.stride}, range.count - e,
-                  {s.width, tile.scale});
+                  {s.width, tile.scale, ScalesAt(run.key_scales, range.first + e)});
       }
     }
   });
@@ -207,8 +225,10 @@ void WeighAll(Scratch& s, const AttentionTile& tile) {
     for (int64_t i = 0; i < tile.query_count; ++i) {
       const int64_t needed = tile.queries[i].visible - base;
       if (needed <= 0) continue;
-      AccumulateAll(s.sums + i * s.width, tile.scores + i * stride + base, values,
-                    needed < range.count ? needed : range.count, s.width);
+      const int64_t count = needed < range.count ? needed : range.count;
+      const float* const p = Weights(s, tile.scores + i * stride + base,
+                                     ScalesAt(run.value_scales, range.first), count);
+      AccumulateAll(s.sums + i * s.width, p, values, count, s.width);
     }
   });
 }
@@ -231,7 +251,10 @@ void Attend(const AttentionTile& tile) {
   Scratch s;
   s.width = (tile.head_dim + 7) / 8 * 8;
   LoadQueries(s, tile);
-  if (tile.dtype == DType::kBF16 && s.width == tile.head_dim && tile.query_count <= kFewQueries) {
+  const bool as_stored = s.width == tile.head_dim && tile.query_count <= kFewQueries;
+  if (tile.dtype == DType::kI8 && as_stored) {
+    AttendReading<int8_t>(s, tile);
+  } else if (tile.dtype == DType::kBF16 && as_stored) {
     AttendReading<uint16_t>(s, tile);
   } else {
     AttendReading<float>(s, tile);

@@ -57,4 +57,29 @@ void Narrow(void* out, const float* in, DType dtype, int64_t n) {
   }
 }
 
+float LargestMagnitude(const float* in, int64_t n) {
+  const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+  __m256i largest = _mm256_setzero_si256();
+  for (int64_t i = 0; i < n; i += 8) {
+    const __m256 x = i + 8 <= n ? Load(in + i) : LoadFirst(in + i, n - i);
+    largest = _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(x), magnitude));
+  }
+  __m128i m = _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
+  return _mm_cvtss_f32(_mm_castsi128_ps(m));
+}
+
+void Quantize(int8_t* out, const float* in, float scale, int64_t n) {
+  const __m256 divisor = _mm256_set1_ps(scale);
+  for (int64_t i = 0; i < n; i += 8) {
+    const int64_t count = n - i < 8 ? n - i : 8;
+    const __m256i q = _mm256_cvtps_epi32(_mm256_div_ps(LoadFirst(in + i, count), divisor));
+    const __m128i words =
+        _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+    const __m128i bytes = _mm_packs_epi16(words, words);
+    std::memcpy(out + i, &bytes, static_cast<size_t>(count));
+  }
+}
+
 }  // namespace catserve::cpu::avx2

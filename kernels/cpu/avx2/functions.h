@@ -9,6 +9,8 @@ namespace catserve::cpu::avx2 {
 
 void Widen(float* out, const void* in, DType dtype, int64_t n);
 void Narrow(void* out, const float* in, DType dtype, int64_t n);
+float LargestMagnitude(const float* in, int64_t n);
+void Quantize(int8_t* out, const float* in, float scale, int64_t n);
 void RmsNorm(float* out, const float* x, const float* weight, int64_t n, float eps);
 void MatMul(const MatMulTile& tile);
 void SiluGate(float* out, const float* gate, const float* up, int64_t n);

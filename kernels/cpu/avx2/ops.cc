@@ -10,6 +10,8 @@ const Ops* Avx2Ops() {
       .description = "cpu avx2",
       .widen = avx2::Widen,
       .narrow = avx2::Narrow,
+      .largest_magnitude = avx2::LargestMagnitude,
+      .quantize = avx2::Quantize,
       .rms_norm = avx2::RmsNorm,
       .mat_mul = avx2::MatMul,
       .silu_gate = avx2::SiluGate,

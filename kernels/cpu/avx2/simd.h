@@ -44,6 +44,12 @@ inline __m128i LoadFirst16(const void* p, int64_t n) {
 
 inline __m256 LoadFirst(const uint16_t* bf16, int64_t n) { return WidenBF16(LoadFirst16(bf16, n)); }
 
+inline __m256 LoadFirst(const int8_t* p, int64_t n) {
+  int8_t padded[8] = {};
+  std::memcpy(padded, p, static_cast<size_t>(n));
+  return Load(padded);
+}
+
 inline void StoreFirst(float* p, __m256 value, int64_t n) {
   _mm256_maskstore_ps(p, FirstLanes(n), value);
 }

@@ -1,3 +1,7 @@
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
 #include "kernels/bfloat16.h"
 #include "kernels/cpu/math.h"
 #include "kernels/cpu/reference/functions.h"
@@ -17,6 +21,19 @@ void Narrow(void* out, const float* in, DType dtype, int64_t n) {
           dtype == DType::kBF16 ? BF16FromFloat(in[i]) : F16FromFloat(in[i]);
     }
   }
+}
+
+// As whole numbers, so that a NaN is larger than everything.
+float LargestMagnitude(const float* in, int64_t n) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    largest = std::max(largest, std::bit_cast<uint32_t>(in[i]) & 0x7fffffffu);
+  }
+  return std::bit_cast<float>(largest);
+}
+
+void Quantize(int8_t* out, const float* in, float scale, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = static_cast<int8_t>(std::nearbyint(in[i] / scale));
 }
 
 }  // namespace catserve::cpu::reference

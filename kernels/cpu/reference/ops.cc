@@ -9,6 +9,8 @@ const Ops& ReferenceOps() {
       .description = "cpu reference",
       .widen = reference::Widen,
       .narrow = reference::Narrow,
+      .largest_magnitude = reference::LargestMagnitude,
+      .quantize = reference::Quantize,
       .rms_norm = reference::RmsNorm,
       .mat_mul = reference::MatMul,
       .silu_gate = reference::SiluGate,

@@ -32,6 +32,8 @@ TEST(ParseConfig, ReadsTheAdaptiveModel) {
   EXPECT_EQ(geometry.block_size, 256);
   EXPECT_EQ(geometry.vocab_size, 512);
   EXPECT_EQ(geometry.bytes_per_entry, 3 * 2 * 4 * 32 * 2);
+  EXPECT_EQ(Geometry(config, DType::kF32).bytes_per_entry, 3 * 2 * 4 * 32 * 4);
+  EXPECT_EQ(Geometry(config, DType::kI8).bytes_per_entry, 3 * 2 * 4 * (32 + 2)) << "and scales";
 }
 
 TEST(ParseConfig, ReadsTheFixedAndTheDenseModel) {

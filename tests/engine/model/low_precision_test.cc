@@ -71,6 +71,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(Precision{"bf16_weights", WeightType::kBF16, DType::kF32, 1.2, 0.4, 100},
                       Precision{"i8_weights", WeightType::kI8, DType::kF32, 3.0, 0.95, 2},
                       Precision{"bf16_kv", WeightType::kF32, DType::kBF16, 0.45, 0.15, 700},
+                      Precision{"i8_kv", WeightType::kF32, DType::kI8, 1.0, 0.3, 200},
                       Precision{"bf16_both", WeightType::kBF16, DType::kBF16, 1.2, 0.4, 100}),
     [](const auto& info) { return info.param.name; });
 

@@ -120,6 +120,7 @@ std::vector<Setting> Settings() {
   for (const std::string& model : kGoldenModels) {
     settings.push_back({model, "cpu"});
     settings.push_back({model, "cpu", DType::kBF16});
+    settings.push_back({model, "cpu", DType::kI8});
   }
   settings.push_back({"fixed-tiny", "cpu-reference"});
   return settings;
