@@ -31,11 +31,12 @@ std::vector<TokenId> Joined(std::vector<TokenId> a, const std::vector<TokenId>& 
 // Scheduler and model, turned by hand.
 class Core {
  public:
-  Core(const Model& model, Backend& backend, ScheduleLimits limits)
-      : scheduler_(Geometry(model.config(), DType::kF32), limits),
+  Core(const Model& model, Backend& backend, ScheduleLimits limits, DType kv_dtype)
+      : scheduler_(Geometry(model.config(), kv_dtype), limits),
         executor_(ModelExecutor::Create(model, backend,
                                         {.slots = limits.slots,
                                          .kv_pages = limits.kv_pages,
+                                         .kv_dtype = kv_dtype,
                                          .step_rows_max = limits.step_rows_max})
                       .value()) {}
 
@@ -82,11 +83,21 @@ class Core {
   absl::Time now_ = absl::FromUnixSeconds(1'000'000);
 };
 
-class CompanyTest : public ::testing::TestWithParam<std::string> {
+struct Setting {
+  std::string model;
+  DType kv_dtype = DType::kF32;
+};
+std::ostream& operator<<(std::ostream& out, const Setting& s) {
+  return out << s.model << " with KV in " << Name(s.kv_dtype);
+}
+
+class CompanyTest : public ::testing::TestWithParam<Setting> {
  protected:
   static inline const ScheduleLimits kRoomy{.slots = 8, .kv_pages = 200, .step_rows_max = 512};
 
-  Core MakeCore(const ScheduleLimits& limits = kRoomy) { return Core(*model_, *backend_, limits); }
+  Core MakeCore(const ScheduleLimits& limits = kRoomy) {
+    return Core(*model_, *backend_, limits, GetParam().kv_dtype);
+  }
 
   int32_t ChunkSize(int32_t wanted) const {
     const std::vector<int32_t>& sizes = model_->config().chunk_sizes;
@@ -121,7 +132,7 @@ class CompanyTest : public ::testing::TestWithParam<std::string> {
   }
 
   std::unique_ptr<Backend> backend_ = MakeBackend("cpu", 1).value();
-  std::unique_ptr<Model> model_ = Model::Load(GoldenDirectory(GetParam()), *backend_).value();
+  std::unique_ptr<Model> model_ = Model::Load(GoldenDirectory(GetParam().model), *backend_).value();
 };
 
 TEST_P(CompanyTest, APrefixFoundInTheCacheChangesNoBit) {
@@ -181,7 +192,7 @@ TEST_P(CompanyTest, PiecesAndOthersInTheBatchChangeNoBit) {
 
 TEST_P(CompanyTest, APreemptedRequestGoesOnWithTheSameBits) {
   // Its reader is behind, and who waits needs the memory.
-  const int64_t pages = GetParam() == "fixed-tiny" ? 4 : 16;  // 8 tokens to an entry, or one
+  const int64_t pages = GetParam().model == "fixed-tiny" ? 4 : 16;  // 8 tokens to an entry, or one
   Core core = MakeCore({.slots = 4, .kv_pages = pages, .step_rows_max = 256});
   const Request first = Generate(RandomText(100, 20), 40, 1);
   const RequestKey a = core.Add(first);
@@ -223,14 +234,24 @@ TEST_P(AdaptiveCompanyTest, AfterAChangeOfBudgetTokensAreThoseOfAFreshPrefill) {
   EXPECT_EQ(fresh.ids(), std::vector<TokenId>(ids.begin() + before, ids.end()));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, AdaptiveCompanyTest, ::testing::Values("adaptive-tiny"),
-                         [](const auto&) { return "adaptive_tiny"; });
-INSTANTIATE_TEST_SUITE_P(Models, CompanyTest, ::testing::ValuesIn(kGoldenModels),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           name[name.find('-')] = '_';
-                           return name;
-                         });
+const Setting kAdaptive[] = {{"adaptive-tiny"}, {"adaptive-tiny", DType::kI8}};
+
+std::vector<Setting> Settings() {
+  std::vector<Setting> settings(std::begin(kAdaptive), std::end(kAdaptive));
+  for (const std::string& model : kGoldenModels) {
+    if (model != kAdaptive[0].model) settings.push_back({model});
+  }
+  return settings;
+}
+
+std::string TestName(const ::testing::TestParamInfo<Setting>& info) {
+  std::string name = info.param.model + "_" + Name(info.param.kv_dtype);
+  name[name.find('-')] = '_';
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, AdaptiveCompanyTest, ::testing::ValuesIn(kAdaptive), TestName);
+INSTANTIATE_TEST_SUITE_P(Models, CompanyTest, ::testing::ValuesIn(Settings()), TestName);
 
 }  // namespace
 }  // namespace catserve::testing
