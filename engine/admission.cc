@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "engine/schedule/budget.h"
 #include "engine/schedule/drain_rate.h"
+#include "engine/schedule/memory_forecast.h"
 #include "engine/schedule/scheduler.h"
 
 namespace catserve {
@@ -171,18 +172,24 @@ absl::Status CheckFits(const ModelGeometry& model, const EngineOptions& options,
   if (FitsAlone(model, request, options.kv_pages).has_value()) return absl::OkStatus();
   const Budget& budget = request.budget;
   const std::vector<int32_t> allowed = AllowedChunkSizes(model, budget);
+  const size_t tokens = request.prompt.size();
+  const auto prompt = static_cast<int32_t>(tokens);
   int64_t pages = INT64_MAX;
+  int64_t pages_to_read = INT64_MAX;  // the prompt alone, at a size that could go on to the end
   int32_t chunk_size = 0;
   for (const int32_t size : allowed) {
     const int64_t needed = PagesPerChoice(model, request, size) * request.choices;
     if (needed < pages) pages = needed, chunk_size = size;
+    if (needed > options.kv_pages) continue;
+    pages_to_read =
+        std::min(pages_to_read, PagesBetween(model, size, prompt, prompt) * request.choices);
   }
   const std::string at = model.compresses() ? absl::StrCat(" at chunk_size ", chunk_size) : "";
-  const size_t tokens = request.prompt.size();
   if (pages <= options.kv_pages) {
-    return Refuse("auto.kv_bytes_max ", budget.kv_bytes_max,
-                  " is less than what reading the prompt (", tokens, " tokens) with n ",
-                  request.choices, " takes; raise it, or allow other chunk sizes");
+    return Refuse("auto.kv_bytes_max ", budget.kv_bytes_max, " is less than the ",
+                  pages_to_read * kPageEntries * model.bytes_per_entry,
+                  " bytes that reading the prompt (", tokens, " tokens) with n ", request.choices,
+                  " takes; raise it, or allow other chunk sizes");
   }
   const std::string what =
       request.task == Task::kScore

@@ -1,6 +1,7 @@
 #include "server/command_line.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <map>
 
 #include "absl/flags/commandlineflag.h"
@@ -9,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/types/optional.h"
 
 namespace catserve {
 namespace {
@@ -21,6 +23,14 @@ FlagMap FlagsOf(absl::string_view folder) {
     if (absl::StrContains(flag->Filename(), folder)) flags.emplace(std::string(name), flag);
   }
   return flags;
+}
+
+// Without a value until somebody gives one. An empty text would leave it so without a word, which
+// is not what --quality_loss_max=$BOUND means where BOUND is not set.
+bool IsOptional(const absl::CommandLineFlag& flag) {
+  return flag.IsOfType<absl::optional<int32_t>>() || flag.IsOfType<absl::optional<int64_t>>() ||
+         flag.IsOfType<absl::optional<uint64_t>>() || flag.IsOfType<absl::optional<double>>() ||
+         flag.IsOfType<absl::optional<std::string>>();
 }
 
 // Set in the order of the command line, so that the last one wins, as usual.
@@ -79,6 +89,10 @@ absl::StatusOr<std::vector<std::string>> ParseCommandLine(const std::vector<std:
             absl::StrCat("--", argument->name, " needs a value: write --", argument->name, "=..."));
       }
       argument->value = args[++i];
+    }
+    if (argument->value.empty() && IsOptional(*argument->flag)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--", argument->name, " has an empty value: give one, or leave the flag away"));
     }
     std::string error;
     if (!argument->flag->ParseFrom(argument->value, &error)) {

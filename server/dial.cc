@@ -1,5 +1,7 @@
 #include "server/dial.h"
 
+#include <algorithm>
+
 namespace catserve {
 namespace {
 
@@ -45,10 +47,12 @@ double DenseDecodeOperations(const ServedModel& model) {
   StackDescription stack = model.description.decoder;
   if (model.card.dense_twin.has_value()) {
     const DenseTwin& twin = *model.card.dense_twin;
-    const double feed_forward_ratio = static_cast<double>(stack.feed_forward) / stack.dim;
-    stack = StackDescription{
-        twin.dim,      twin.layers,   twin.dim / twin.head_dim,
-        twin.kv_heads, twin.head_dim, static_cast<int32_t>(feed_forward_ratio * twin.dim)};
+    // Its feed-forward is not on the card: as wide as the decoder's for its width.
+    constexpr double kFeedForwardMax = 1 << 30;
+    const double feed_forward =
+        std::min(1.0 * stack.feed_forward * twin.dim / stack.dim, kFeedForwardMax);
+    stack = StackDescription{twin.dim,      twin.layers,   twin.dim / twin.head_dim,
+                             twin.kv_heads, twin.head_dim, static_cast<int32_t>(feed_forward)};
   }
   const ModelGeometry& geometry = model.description.geometry;
   return RowOperations(stack, geometry.block_size / 2.0) + OutputOperations(geometry, stack.dim);

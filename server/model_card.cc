@@ -17,6 +17,8 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int kDepthMax = 16;
+constexpr double kMeasuredMax = 1e9;  // beyond it is no measure of quality
+constexpr int32_t kChunkSizeMax = 1 << 20;
 constexpr size_t kNameBytesMax = 128;
 constexpr size_t kQualityRowsMax = 64;
 
@@ -31,44 +33,58 @@ absl::StatusOr<Json> ParseBounded(absl::string_view text, absl::string_view file
     too_deep = too_deep || depth > kDepthMax;
     return !too_deep;
   };
-  Json json = Json::parse(text, watch_depth, /*allow_exceptions=*/false);
+  Json json;
+  try {
+    json = Json::parse(text, watch_depth);
+  } catch (const Json::parse_error& error) {
+    return Invalid(file, "the document", absl::StrCat("is no valid JSON at byte ", error.byte));
+  } catch (const Json::exception&) {
+    return Invalid(file, "the document", "is no valid JSON: a number is out of range");
+  }
   if (too_deep) return Invalid(file, "the document", "is nested more than 16 deep");
   if (!json.is_object()) return Invalid(file, "the document", "must be a JSON object");
   return json;
 }
 
 absl::StatusOr<int32_t> PositiveInt(const Json& object, absl::string_view prefix, const char* key,
-                                    absl::string_view file) {
+                                    int32_t max, absl::string_view file) {
   const auto it = object.find(key);
   if (it != object.end() && it->is_number_integer()) {
     const double value = it->get<double>();
-    if (value >= 1 && value <= 1 << 20) return static_cast<int32_t>(value);
+    if (value >= 1 && value <= max) return static_cast<int32_t>(value);
   }
-  return Invalid(file, absl::StrCat(prefix, key), "must be an integer from 1 to 1048576");
+  return Invalid(file, absl::StrCat(prefix, key),
+                 absl::StrCat("must be an integer from 1 to ", max));
 }
 
-// A finite number of 0 or more; nothing where it is absent or null: not measured yet.
+// A number from 0 to kMeasuredMax; nothing where it is absent or null: not measured yet.
 absl::StatusOr<std::optional<double>> Measured(const Json& object, absl::string_view prefix,
                                                const char* key, absl::string_view file) {
   const auto it = object.find(key);
   if (it == object.end() || it->is_null()) return std::nullopt;
   const double value = it->is_number() ? it->get<double>() : -1;
-  if (value >= 0 && std::isfinite(value)) return value;
-  return Invalid(file, absl::StrCat(prefix, key), "must be a number, 0 or more");
+  if (value >= 0 && value <= kMeasuredMax) return std::abs(value);  // -0 is 0
+  return Invalid(file, absl::StrCat(prefix, key), "must be a number from 0 to 1e9");
 }
 
 absl::Status ReadTwin(const Json& json, absl::string_view file, ModelCard& card) {
   if (!json.is_object()) return Invalid(file, "dense_twin", "must be an object");
   DenseTwin twin;
-  const std::initializer_list<std::pair<const char*, int32_t*>> fields = {
-      {"dim", &twin.dim},
-      {"n_layer", &twin.layers},
-      {"n_local_heads", &twin.kv_heads},
-      {"head_dim", &twin.head_dim}};
-  for (const auto& [key, value] : fields) {
-    const absl::StatusOr<int32_t> number = PositiveInt(json, "dense_twin.", key, file);
+  struct Field {
+    const char* key;
+    int32_t* value;
+    int32_t max;  // as of a model that could be served: the bytes of a context fit 64 bits
+  };
+  for (const Field& field :
+       {Field{"dim", &twin.dim, 1 << 16}, Field{"n_layer", &twin.layers, 1024},
+        Field{"n_local_heads", &twin.kv_heads, 1024}, Field{"head_dim", &twin.head_dim, 256}}) {
+    const absl::StatusOr<int32_t> number =
+        PositiveInt(json, "dense_twin.", field.key, field.max, file);
     if (!number.ok()) return number.status();
-    *value = *number;
+    *field.value = *number;
+  }
+  if (twin.dim % twin.head_dim != 0) {
+    return Invalid(file, "dense_twin.head_dim", absl::StrCat("must divide dim (", twin.dim, ")"));
   }
   const auto bits = Measured(json, "dense_twin.", "heldout_bits_per_byte", file);
   if (!bits.ok()) return bits.status();
@@ -88,7 +104,8 @@ absl::StatusOr<std::map<int32_t, double>> ReadColumn(const Json& json, const std
     const std::string row = absl::StrCat(field, "[", i, "]");
     if (!json[i].is_object()) return Invalid(file, row, "must be an object");
     const std::string prefix = row + ".";
-    const absl::StatusOr<int32_t> size = PositiveInt(json[i], prefix, "chunk_size", file);
+    const absl::StatusOr<int32_t> size =
+        PositiveInt(json[i], prefix, "chunk_size", kChunkSizeMax, file);
     if (!size.ok()) return size.status();
     const absl::StatusOr<std::optional<double>> value = Measured(json[i], prefix, key, file);
     if (!value.ok()) return value.status();
@@ -107,15 +124,22 @@ absl::Status ReadQuality(const Json& json, absl::string_view file, ModelCard& ca
   return absl::OkStatus();
 }
 
+// A terminal would obey it: of ASCII, or U+0080 to U+009F, whose first byte is 0xC2.
+bool HoldsControl(absl::string_view text) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (absl::ascii_iscntrl(text[i])) return true;
+    if (text[i] == '\xC2' && i + 1 < text.size() && text[i + 1] < '\xA0') return true;
+  }
+  return false;
+}
+
 // One line of at most kNameBytesMax bytes.
 absl::StatusOr<std::string> ReadLine(const Json* json, const std::string& field,
                                      absl::string_view file) {
   if (json == nullptr || !json->is_string()) return Invalid(file, field, "must be a string");
   std::string text = json->get<std::string>();
   if (text.size() > kNameBytesMax) return Invalid(file, field, "is longer than 128 bytes");
-  for (const char c : text) {
-    if (absl::ascii_iscntrl(c)) return Invalid(file, field, "holds a control character");
-  }
+  if (HoldsControl(text)) return Invalid(file, field, "holds a control character");
   return text;
 }
 
@@ -216,9 +240,11 @@ absl::StatusOr<ModelCard> ParseModelCard(absl::string_view text, absl::string_vi
 absl::StatusOr<ModelCard> LoadModelCard(const std::string& model_dir) {
   const std::string path = (std::filesystem::path(model_dir) / "card.json").string();
   std::error_code error;
-  if (!std::filesystem::exists(path, error)) return ModelCard{};
+  const std::filesystem::file_status entry = std::filesystem::symlink_status(path, error);
+  if (entry.type() == std::filesystem::file_type::not_found) return ModelCard{};
   if (!std::filesystem::is_regular_file(path, error)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": is no regular file"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": is no regular file; a card is optional, remove it or mend it"));
   }
   std::ifstream in(path, std::ios::binary);
   std::string text(kCardBytesMax + 1, '\0');

@@ -76,8 +76,8 @@ absl::StatusOr<Budget> ReadBudget(const v1::Budget& message, const ServedModel& 
   budget.chunk_size_min = geometry.chunk_sizes.front();
   budget.chunk_size_max = geometry.chunk_sizes.back();
   // The engine takes 0 for "no bound"; a client that says 0 means 0.
-  if (bounds.has_chunk_size_min()) budget.chunk_size_min = std::max(bounds.chunk_size_min(), -1);
-  if (bounds.has_chunk_size_max()) budget.chunk_size_max = std::max(bounds.chunk_size_max(), -1);
+  if (bounds.has_chunk_size_min()) budget.chunk_size_min = bounds.chunk_size_min();
+  if (bounds.has_chunk_size_max()) budget.chunk_size_max = bounds.chunk_size_max();
   if (bounds.has_kv_bytes_max()) budget.kv_bytes_max = bounds.kv_bytes_max();
   const std::string offered = absl::StrJoin(geometry.chunk_sizes, ", ");
   for (const auto& [name, size] :

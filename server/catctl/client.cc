@@ -170,6 +170,9 @@ int Fail(const grpc::Status& status, const Client& client, bool answered) {
                                       message, ")");
   } else if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
     message = absl::StrCat("no answer within --timeout_seconds from ", client.address);
+  } else if (status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED &&
+             absl::StrContains(message, "message larger than max")) {  // gRPC's words
+    absl::StrAppend(&message, "; send less, or start the server with a larger --request_bytes_max");
   } else if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
     absl::StrAppend(&message, "; catctl sends that of --token_file or CATSERVE_TOKEN");
   } else if (message.empty()) {

@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/catctl/commands.h"
+#include "server/catctl/dial_table.h"
 #include "server/catctl/flags.h"
 #include "server/catctl/sizing.h"
 
@@ -18,6 +19,7 @@ namespace catserve {
 namespace {
 
 constexpr int32_t kStreamsMax = 256;  // a thread each
+constexpr double kMeasureSecondsMax = 3600;
 
 // What all streams of a measurement share.
 struct Measurement {
@@ -105,8 +107,9 @@ absl::StatusOr<OfferedLoad> ReadLoad() {
   if (!(load.utilisation >= 0.01 && load.utilisation <= 1)) {
     return absl::InvalidArgumentError("--utilisation: 0.01 to 1");
   }
-  if (!(absl::GetFlag(FLAGS_measure_seconds) > 0)) {
-    return absl::InvalidArgumentError("--measure_seconds: above 0");
+  const double seconds = absl::GetFlag(FLAGS_measure_seconds);
+  if (!(seconds > 0 && seconds <= kMeasureSecondsMax)) {
+    return absl::InvalidArgumentError("--measure_seconds: above 0, at most 3600");
   }
   return load;
 }
@@ -138,7 +141,7 @@ grpc::Status Ask(const Client& client, Replica& replica) {
 void PrintRow(const v1::ChunkSizeInfo& info, const MeasuredReplica& measured,
               const Sizing& sizing) {
   const std::string quality =
-      info.has_heldout_bits_per_byte() ? absl::StrCat(info.heldout_bits_per_byte()) : "-";
+      info.has_heldout_bits_per_byte() ? QualityText(info.heldout_bits_per_byte()) : "-";
   const std::string size = info.chunk_size() > 0 ? absl::StrCat(info.chunk_size()) : "dense";
   constexpr double kMiB = 1 << 20;
   std::printf("%10s  %9s  %10.2f  %9.2f  %8s  %10.1f  %13.2f  %13.1f\n", size.c_str(),

@@ -39,7 +39,7 @@ grpc::Status ScorePiece(const Client& client, const Piece& piece, int32_t chunk_
                         Score& total) {
   v1::ScoreRequest request;
   request.mutable_text()->mutable_token_ids()->mutable_ids()->Add(piece.begin(), piece.end());
-  if (chunk_size > 0) request.set_chunk_size(chunk_size);
+  if (chunk_size != 0) request.set_chunk_size(chunk_size);
   Call call(client);
   const auto stream = client.generation->Score(&call.context, request);
   v1::ScoreResponse response;

@@ -97,8 +97,9 @@ TEST(Admission, AutomaticBudgetsNameTheirField) {
             "auto.chunk_size_min 16 is more than auto.chunk_size_max 8");
   EXPECT_EQ(budget({.kv_bytes_max = -1}), "auto.kv_bytes_max -1 is out of range; allowed: > 0");
   EXPECT_EQ(budget({.kv_bytes_max = 1}),
-            "auto.kv_bytes_max 1 is less than what reading the prompt (10 tokens) with n 1 takes; "
-            "raise it, or allow other chunk sizes");
+            "auto.kv_bytes_max 1 is less than the 1600 bytes that reading the prompt (10 tokens) "
+            "with n 1 takes; raise it, or allow other chunk sizes");
+  EXPECT_EQ(budget({.kv_bytes_max = 1600}), "OK");  // the remedy works
 }
 
 TEST(Admission, SamplingNumbersHaveRanges) {

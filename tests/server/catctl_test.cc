@@ -76,20 +76,22 @@ TEST(Catctl, ShowsTheMeasuredQualityBesideTheCostOfEachChunkSize) {
   ModelCard card = ScriptedCard();
   card.tasks = {
       {"text", "bits per byte of held-out text", false, {{4, 1.654}, {8, 1.5705}, {16, 1.5}}, 1.52},
-      {"recall_16", "accuracy with 16 pairs", true, {{4, 1.0}, {8, 1.0}}, std::nullopt}};
+      {"recall_16", "accuracy with 16 pairs", true, {{4, 1.0}, {8, 1.0}}, std::nullopt},
+      {"recall_4", "accuracy with 4 pairs", true, {{4, 1.0}, {8, 0.5}}, 1.0}};
   ScriptedServer house({.card = card});
   const Ran model = RunClient({"model", "--server=" + house.address()});
   EXPECT_THAT(model.out, HasSubstr(R"(
-chunk size  KV bytes/1,000 tokens  decode cost    text   recall_16
-         4                  96000        0.481   1.654           1*
-         8                  48000        0.430  1.5705           1*
-        16                  24000        0.413     1.5*          -
-dense twin                 512000        1.000    1.52           -
+chunk size  KV bytes/1,000 tokens  decode cost  recall_4   recall_16     text
+         4                  96000        0.481    1.0000*     1.0000*  1.6540
+         8                  48000        0.430    0.5000      1.0000*  1.5705
+        16                  24000        0.413         -           -   1.5000*
+dense twin                 512000        1.000    1.0000           -   1.5200
 same width                 384000
 
 * best. A request may bound what it loses: --auto --quality-loss-max=0.05
---quality-task text: bits per byte of held-out text, lower is better (the default)
+--quality-task recall_4: accuracy with 4 pairs, higher is better
             or recall_16: accuracy with 16 pairs, higher is better
+            or text: bits per byte of held-out text, lower is better (the default)
 )"));
   ScriptedServer bare({.card = ModelCard()});
   EXPECT_THAT(RunClient({"model", "--server=" + bare.address()}).out,
@@ -214,6 +216,8 @@ TEST(Catctl, ErrorsSayWhatToDo) {
       {{"generate", server, "--chunk-size=8", "--kv-bytes-max=9999", "x"}, 2, "either"},
       {{"generate", server, "--chunk-size=8", "--quality-loss-max=0.1", "x"}, 2, "either"},
       {{"generate", server, "--quality-loss-max=much", "x"}, 2, "--quality_loss_max"},
+      {{"score", server, "--file=/etc/passwd", "--chunk-size=-4"}, 1, "chunk_size -4 is not"},
+      {{"plan", server, "--requests-per-second=1", "--measure-seconds=inf"}, 2, "at most 3600"},
       {{"generate", server, "--priority=101", "x"}, 1, "priority 101"},
       {{"generate", server, "--cache-salt=" + std::string(129, 's'), "x"}, 1, "cache_salt has 129"},
       {{"load", server, "extra"}, 2, "load takes nothing after it, but got \"extra\""},
@@ -230,6 +234,24 @@ TEST(Catctl, ErrorsSayWhatToDo) {
     EXPECT_EQ(ran.code, bad.code);
     EXPECT_THAT(ran.err, AllOf(StartsWith("catctl: "), HasSubstr(bad.says)));
   }
+}
+
+// As a script writes them whose variable is not set: such a bound was no bound at all.
+TEST(Catctl, AnEmptyValueDoesNotUnsetABound) {
+  for (const std::string flag : {"quality_loss_max", "quality_task", "kv_bytes_max", "max_tokens",
+                                 "temperature", "seed", "n", "priority"}) {
+    const Ran ran = RunClient({"generate", "--server=127.0.0.1:1", "--" + flag + "=", "x"});
+    EXPECT_EQ(ran.code, 2) << flag;
+    EXPECT_THAT(ran.err, HasSubstr("--" + flag + " has an empty value: give one, or leave"));
+  }
+}
+
+TEST(Catctl, ATextLargerThanAMessageIsRefusedWithARemedy) {
+  ScriptedServer house;
+  const Ran ran = RunClient({"generate", "--server=" + house.address(), "--prompt-file=-"},
+                            std::string(5 << 20, 'x'));
+  EXPECT_EQ(ran.code, 1);
+  EXPECT_THAT(ran.err, HasSubstr("send less, or start the server with a larger --request_bytes"));
 }
 
 TEST(Catctl, TheHealthPortIsRecognized) {

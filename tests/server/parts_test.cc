@@ -4,11 +4,16 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
 #include "server/dial.h"
 #include "server/flags.h"
 #include "server/log.h"
 #include "server/model_card.h"
 #include "server/port_file.h"
+#include "server/usage.h"
 #include "tests/engine/model/checkpoint_writer.h"
 
 namespace catserve::testing {
@@ -97,6 +102,14 @@ TEST(Flags, EachMistakeNamesTheFlagAndTheRemedy) {
   }
 }
 
+ModelGeometry Cat() {
+  return {.kind = ModelKind::kCat,
+          .chunk_sizes = {4, 16},
+          .block_size = 256,
+          .vocab_size = 100,
+          .bytes_per_entry = 64};
+}
+
 TEST(ModelCard, ReadsWhatItNeedsAndIgnoresTheRest) {
   const auto card = ParseModelCard(R"({"name": "tiny", "licence": ["x"],
       "dense_twin": {"path": "../d", "dim": 256, "n_layer": 4, "n_local_heads": 2, "head_dim": 64},
@@ -171,9 +184,12 @@ TEST(ModelCard, AHostileTaskIsAnErrorThatNamesItsField) {
       {CardWithTask(R"("better": "lower")"), "tasks[0].values must be a list"},
       {CardWithTask(R"("better": "lower", "values": [{"value": 1}])"),
        "tasks[0].values[0].chunk_size"},
-      {CardWithTask(R"("better": "lower", "values": [{"chunk_size": 4, "value": 1e999}])"), ""},
+      {CardWithTask(R"("better": "lower", "values": [{"chunk_size": 4, "value": 1e999}])"),
+       "is no valid JSON: a number is out of range"},
+      {CardWithTask(R"("better": "lower", "values": [{"chunk_size": 4, "value": 1.1e9}])"),
+       "tasks[0].values[0].value must be a number from 0 to 1e9"},
       {CardWithTask(R"("better": "lower", "values": [{"chunk_size": 4, "value": -1}])"),
-       "tasks[0].values[0].value must be a number, 0 or more"},
+       "tasks[0].values[0].value must be a number from 0 to 1e9"},
       {CardWithTask(R"("better": "lower", "values": [{"chunk_size": 4, "value": 1},)"
                     R"({"chunk_size": 4, "value": 2}])"),
        "tasks[0].values[1].chunk_size gives 4 twice"},
@@ -200,13 +216,15 @@ TEST(ModelCard, AHostileCardIsAnErrorThatNamesFileAndField) {
     std::string json;
     const char* says;
   } cases[] = {
-      {"", "JSON object"},
+      {"", "no valid JSON at byte 1"},
       {"[]", "JSON object"},
-      {"{\"a\": ", "JSON object"},
+      {"{\"a\": ", "no valid JSON at byte 7"},
+      {"{\"name\": \"a\",}", "no valid JSON at byte 14"},
       {"{\"x\": " + deep + "}", "nested"},
       {deep, "nested"},
       {"{\"name\": 5}", "name must be a string"},
       {"{\"name\": \"a\\nb\"}", "control character"},
+      {"{\"name\": \"\\u009b31mred\"}", "control character"},
       {"{\"name\": \"" + std::string(200, 'x') + "\"}", "longer than 128"},
       {"{\"dense_twin\": 3}", "dense_twin must be an object"},
       {"{\"dense_twin\": {\"dim\": 1e300}}", "dense_twin.dim must be"},
@@ -216,7 +234,7 @@ TEST(ModelCard, AHostileCardIsAnErrorThatNamesFileAndField) {
       {"{\"quality\": [7]}", "quality[0]"},
       {"{\"quality\": [{\"chunk_size\": 4, \"heldout_bits_per_byte\": \"low\"}]}",
        "quality[0].heldout_bits_per_byte"},
-      {"{\"quality\": [{\"chunk_size\": 4, \"heldout_bits_per_byte\": -1}]}", "0 or more"},
+      {"{\"quality\": [{\"chunk_size\": 4, \"heldout_bits_per_byte\": -1}]}", "from 0 to 1e9"},
       {"{\"quality\": [{\"chunk_size\": 4, \"heldout_bits_per_byte\": 1},"
        "{\"chunk_size\": 4, \"heldout_bits_per_byte\": 1}]}",
        "twice"},
@@ -229,9 +247,40 @@ TEST(ModelCard, AHostileCardIsAnErrorThatNamesFileAndField) {
   }
 }
 
+TEST(ModelCard, NoTwinIsSoLargeThatItsBytesOverflow) {
+  const auto twin = [](int64_t dim, int64_t layers, int64_t heads, int64_t head_dim) {
+    return absl::StrCat(R"({"dense_twin": {"dim": )", dim, R"(, "n_layer": )", layers,
+                        R"(, "n_local_heads": )", heads, R"(, "head_dim": )", head_dim, "}}");
+  };
+  EXPECT_THAT(Message(ParseModelCard(twin(1 << 20, 1, 1, 1), "f").status()), HasSubstr("65536"));
+  EXPECT_THAT(Message(ParseModelCard(twin(64, 1025, 1, 1), "f").status()), HasSubstr("1024"));
+  EXPECT_THAT(Message(ParseModelCard(twin(64, 1, 1025, 1), "f").status()), HasSubstr("1024"));
+  EXPECT_THAT(Message(ParseModelCard(twin(512, 1, 1, 512), "f").status()), HasSubstr("256"));
+  EXPECT_THAT(Message(ParseModelCard(twin(64, 1, 1, 128), "f").status()),
+              HasSubstr("dense_twin.head_dim must divide dim (64)"));
+  ServedModel model;
+  model.description.kv_dtype = "F32";
+  model.description.decoder = {2, 1, 1, 1, 2, 1 << 18};
+  model.description.geometry = Cat();
+  model.card = *ParseModelCard(twin(1 << 16, 1024, 1024, 256), "f");
+  EXPECT_EQ(DenseTwinBytesPerEntry(model), int64_t{1} << 31);
+  EXPECT_EQ(DenseTwinBytes(model, 1 << 17), int64_t{1} << 48);
+  EXPECT_GT(DenseDecodeOperations(model), 0);
+}
+
+TEST(ModelCard, AMinusBeforeAZeroIsNotShown) {
+  const auto card = ParseModelCard(
+      CardWithTask(R"("better": "lower", "values": [{"chunk_size": 4, "value": -0.0}])"), "f");
+  ASSERT_TRUE(card.ok());
+  EXPECT_FALSE(std::signbit(card->tasks[0].values.at(4)));
+}
+
 TEST(ModelCard, AnAbsentFileIsAnEmptyCardAHugeOneAnError) {
   const TempDirectory directory;
   EXPECT_TRUE(LoadModelCard(directory.path()).ok());
+  std::filesystem::create_symlink("nothing", directory.File("card.json"));
+  EXPECT_THAT(Message(LoadModelCard(directory.path()).status()), HasSubstr("is no regular file"));
+  std::filesystem::remove(directory.File("card.json"));
   directory.Write("card.json", std::string(kCardBytesMax + 1, ' '));
   EXPECT_THAT(Message(LoadModelCard(directory.path()).status()), HasSubstr("1 MiB"));
 }
@@ -257,14 +306,6 @@ TEST(Log, ValuesCannotForgeLines) {
   EXPECT_EQ(FormatLogLine("info", "e", {{"v", "a b\"\nlevel=error"}}),
             "level=info event=e v=\"a b\\\"\\nlevel=error\"");
   EXPECT_EQ(FormatLogLine("info", "e", {{"v", ""}}), "level=info event=e v=\"\"");
-}
-
-ModelGeometry Cat() {
-  return {.kind = ModelKind::kCat,
-          .chunk_sizes = {4, 16},
-          .block_size = 256,
-          .vocab_size = 100,
-          .bytes_per_entry = 64};
 }
 
 TEST(Dial, CoarserCostsLessMemoryAndADenseModelIsItsOwnMeasure) {
