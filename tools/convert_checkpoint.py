@@ -56,13 +56,38 @@ def add_config_file(options):
         for name, value in given.items():
             if getattr(options, name) is None:
                 setattr(options, name, value)
-    options.norm_eps = options.norm_eps or 1e-5
-    options.rope_base = options.rope_base or 10000
+    options.norm_eps = 1e-5 if options.norm_eps is None else options.norm_eps
+    options.rope_base = 10000 if options.rope_base is None else options.rope_base
     if isinstance(options.chunk_sizes, str):
         try:
             options.chunk_sizes = [int(size) for size in options.chunk_sizes.split(",")]
         except ValueError:
             raise ConversionError("--chunk-sizes must be numbers with commas between") from None
+    check_options(options)
+
+
+def check_options(options):
+    """Refuses what no server would load; what does not fit the checkpoint is found there."""
+    def whole(value):
+        return type(value) is int and value >= 1  # a bool is no number
+
+    def fail(name, allowed):
+        value = getattr(options, name)
+        raise ConversionError(f"--{name.replace('_', '-')} {value!r}: must be {allowed}")
+
+    for name in ("heads", "compressor_heads", "block_size", "vocab_size"):
+        if getattr(options, name) is not None and not whole(getattr(options, name)):
+            fail(name, "a whole number, 1 or more")
+    for name, most in (("norm_eps", 1), ("rope_base", 1e12)):
+        value = getattr(options, name)
+        if type(value) not in (int, float) or not 0 < value <= most:
+            fail(name, f"a number above 0, at most {most:g}")
+    sizes = options.chunk_sizes
+    if sizes is None:
+        return
+    if not isinstance(sizes, list) or not sizes or not all(map(whole, sizes)) \
+            or sizes != sorted(set(sizes)):
+        fail("chunk_sizes", "a rising list of whole numbers, as 4,8,16")
 
 
 def tokenizer_files(path):
@@ -70,7 +95,11 @@ def tokenizer_files(path):
     if not path.exists():
         raise ConversionError(f"{path}: cannot be read: there is no such file or folder")
     if path.is_file():
-        return ([], path) if path.suffix == ".model" else ([path], None)
+        if path.suffix == ".model":
+            return [], path
+        if path.name == "tokenizer.json":
+            return [path], None
+        raise ConversionError(f"{path}: is no tokenizer: name tokenizer.json, a folder or a .model")
     extra = [path / "tokenizer_config.json"] if (path / "tokenizer_config.json").is_file() else []
     if (path / "tokenizer.json").is_file():
         return [path / "tokenizer.json", *extra], None
@@ -106,6 +135,8 @@ def lay_tokenizer(path, out):
                *(token["id"] for token in document["added_tokens"])]
     else:
         ids = json.loads((out / "vocab.json").read_text(encoding="utf-8")).values()
+    if not all(isinstance(i, int) and i >= 0 for i in ids):
+        raise ValueError("an id is no whole number")
     return max(ids) + 1
 
 

@@ -21,6 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests/data/convert"
 sys.path.insert(0, str(ROOT / "tools"))
 
+import convert_checkpoint  # noqa: E402
 from convert import floats, sentencepiece  # noqa: E402
 from convert.errors import ConversionError  # noqa: E402
 
@@ -222,7 +223,45 @@ class ConvertTest(unittest.TestCase):
         at = whole.index(b"FloatStorage")
         self.pt.write_bytes(whole[:at] + b"EvilsStorage" + whole[at + 12:])
         self.refusal()
+        self.assertIn("/dev/zero: is no regular file", self.refusal(source="/dev/zero"))
 
+    def test_a_file_with_flipped_bytes_was_a_traceback(self):
+        whole = (DATA / "state_dict.pt").read_bytes()
+        with zipfile.ZipFile(DATA / "state_dict.pt") as archive:
+            header = archive.getinfo("state_dict/data/0").header_offset
+        numbers = header + 30 + sum(struct.unpack("<2H", whole[header + 26:header + 30]))
+        for at, complaint in ((header, "data/0 is damaged: Bad magic number"),
+                              (numbers, "data/0 is damaged: Bad CRC-32"),
+                              (whole.index(b"PK\x01\x02") + 6, "zip file version")):
+            self.pt.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1:])
+            self.assertIn(complaint, self.refusal())
+
+    def test_options_that_no_server_would_load_were_converted(self):
+        self.fake.save(self.pt, self.state)
+        given = self.pt.with_suffix(".json")
+
+        def refused(*options):
+            with self.assertRaises(ConversionError) as caught:
+                convert_checkpoint.convert(
+                    convert_checkpoint.parse(list(map(str, (self.pt, self.out, *options)))))
+            return str(caught.exception)
+
+        for name, values, allowed in (
+                ("vocab_size", (0, -7, 1.5, "x", True), "a whole number, 1 or more"),
+                ("norm_eps", (0, -1, float("nan"), float("inf"), "a", []), "above 0, at most 1"),
+                ("rope_base", (-1, float("nan"), "1"), "above 0, at most 1e+12"),
+                ("chunk_sizes", (5, [], {}, [0], [-4], [4, 4], [8, 4], [4, "a"]), "a rising list"),
+                ("chunk_sizes", ([3], [4, 16]), "powers of two up to 8")):
+            for value in values:
+                given.write_text(json.dumps({name: value}))
+                self.assertIn(allowed, refused("--config", given), (name, value))
+        self.assertIn("--norm-eps 0.0: must be a number above 0", refused("--norm-eps", "0"))
+        tokenizer = self.pt.parent / "tokenizer.json"
+        tokenizer.write_text('{"model": {"vocab": {"a": -5}}, "added_tokens": []}')
+        self.assertIn("an id is no whole number", refused("--tokenizer", tokenizer))
+        self.assertIn("s.json: is no tokenizer: name tokenizer.json",
+                      refused("--tokenizer", given))
+        self.assertFalse(self.out.exists())
 
     def test_files_that_are_not_there_or_in_the_way_are_named(self):
         self.fake.save(self.pt, self.state)

@@ -107,6 +107,9 @@ def infer(tensors, options):
     if adaptive:
         powers = [1 << p for p in range(chunk.bit_length()) if CHUNK_SIZE_MIN <= 1 << p <= chunk]
         sizes = options.chunk_sizes or powers or [chunk]
+        if odd := [size for size in sizes if size > chunk or size & (size - 1)]:
+            raise ConversionError(f"--chunk-sizes: {odd[0]} is not offered by this checkpoint, but "
+                                  f"powers of two up to {chunk}")
     return {"model_type": "cat" if adaptive else "cat_fixed", "decoder": decoder,
             "compressor": compressor, "chunk_sizes": sizes}
 

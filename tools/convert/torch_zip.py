@@ -6,6 +6,7 @@ for functions of this module, and anything else is refused by name before it is 
 """
 
 import collections
+import contextlib
 import pickle
 import zipfile
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from convert.errors import ConversionError, unreadable
 
 PIECE_BYTES = 1 << 22
 PICKLE_BYTES_MAX = 64 << 20
+BYTE_ORDER = b"little"
 
 STORAGES = {"FloatStorage": ("F32", 4), "BFloat16Storage": ("BF16", 2), "HalfStorage": ("F16", 2),
             "DoubleStorage": ("F64", 8), "LongStorage": ("I64", 8), "IntStorage": ("I32", 4),
@@ -97,16 +99,29 @@ class _Unpickler(pickle.Unpickler):
         return Storage(dtype, itemsize, key, elements)
 
 
+@contextlib.contextmanager
+def _damage_named(path, what):
+    """Whatever a damaged archive makes its readers raise, as an error that a person can read."""
+    try:
+        yield
+    except ConversionError as error:
+        raise ConversionError(f"{path}: {error}") from None
+    except Exception as error:
+        raise ConversionError(f"{path}: {what} is damaged: {error}") from None
+
+
 class TorchZip:
     """An open state_dict.pt. Raises ConversionError naming the file."""
 
     def __init__(self, path):
         self.path = path
+        if path.exists() and not path.is_file():
+            raise ConversionError(f"{path}: is no regular file")
         try:
             self._zip = zipfile.ZipFile(path)
         except OSError as error:
             raise unreadable(path, error) from None
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
             raise ConversionError(f"{path}: {error} (expected what torch.save writes since "
                                   "PyTorch 1.6; save older files again)") from None
         pickles = [n for n in self._zip.namelist() if n.rsplit("/", 1)[-1] == "data.pkl"]
@@ -114,39 +129,42 @@ class TorchZip:
             raise ConversionError(f"{path}: holds {len(pickles)} files named data.pkl, expected 1")
         self._folder = pickles[0][:-len("data.pkl")]
         order = self._folder + "byteorder"
-        if order in self._zip.namelist() and self._zip.read(order) != b"little":
-            raise ConversionError(f"{path}: is not little-endian")
+        with _damage_named(path, order):
+            if order in self._zip.namelist() and not self._holds(order, BYTE_ORDER):
+                raise ConversionError("is not little-endian")
+
+    def _holds(self, name, content):
+        """Whether a file of the archive is this; a longer one is not read."""
+        return (self._zip.getinfo(name).file_size == len(content)
+                and self._zip.read(name) == content)
 
     def read(self):
         """What was saved, tensors as StoredTensor; their bytes stay in the file."""
         member = self._zip.getinfo(self._folder + "data.pkl")
         if member.file_size > PICKLE_BYTES_MAX:
             raise ConversionError(f"{self.path}: its description has {member.file_size} bytes")
-        try:
-            with self._zip.open(member) as stream:
-                return _Unpickler(stream).load()
-        except ConversionError as error:
-            raise ConversionError(f"{self.path}: {error}") from None
-        except Exception as error:  # a damaged pickle can fail in any way
-            raise ConversionError(f"{self.path}: its description is damaged: {error}") from None
+        with _damage_named(self.path, "its description"), self._zip.open(member) as stream:
+            return _Unpickler(stream).load()
 
     def data(self, tensor):
         """The tensor's bytes, piece by piece; pieces hold whole elements."""
         storage = tensor.storage
         name = f"{self._folder}data/{storage.key}"
-        try:
-            member = self._zip.getinfo(name)
-        except KeyError:
-            raise ConversionError(f"{self.path}: {name} is missing") from None
-        if member.file_size != storage.elements * storage.itemsize:
-            raise ConversionError(f"{self.path}: {name} has {member.file_size} bytes, expected "
-                                  f"{storage.elements} numbers of {storage.itemsize}")
         left = tensor.elements * storage.itemsize
-        with self._zip.open(member) as stream:
+        with _damage_named(self.path, name), self._open(storage, name) as stream:
             stream.seek(tensor.offset * storage.itemsize)
             while left > 0:
                 piece = stream.read(min(PIECE_BYTES, left))
                 if not piece:
-                    raise ConversionError(f"{self.path}: {name} is cut short")
+                    raise ConversionError(f"{name} is cut short")
                 left -= len(piece)
                 yield piece
+
+    def _open(self, storage, name):
+        if name not in self._zip.namelist():
+            raise ConversionError(f"{name} is missing")
+        member = self._zip.getinfo(name)
+        if member.file_size != storage.elements * storage.itemsize:
+            raise ConversionError(f"{name} has {member.file_size} bytes, expected "
+                                  f"{storage.elements} numbers of {storage.itemsize}")
+        return self._zip.open(member)
