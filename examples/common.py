@@ -2,7 +2,12 @@
 
 import argparse
 import contextlib
+import os
+import signal
 import sys
+
+# Ctrl-C ends what has not begun, imports included, without a traceback; `connected` changes that.
+signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 try:
     from catserve import CatserveError, Client
@@ -20,14 +25,32 @@ def arguments(doc):
 
 
 @contextlib.contextmanager
-def connected(address):
-    """A client. An error of the server's ends the program with exit code 1, Ctrl-C with 130."""
+def connected(parser, args):
+    """A client. An error of the server's ends the program with exit code 1, an option that fits no
+    message with 2, Ctrl-C with 130."""
+    early = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with Client(address) as client:
+        with Client(args.server) as client:
             yield client
     except CatserveError as error:
         unavailable = error.code.name == "UNAVAILABLE"
-        sys.exit(f"{error}\nIs a server running at {address}? Start one: make serve"
+        sys.exit(f"{error}\nIs a server running at {args.server}? Start one: make serve"
                  if unavailable else str(error))
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+    except BrokenPipeError:  # whoever read the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, early)
+
+
+def room_beside(parser, client, args):
+    """How many tokens of the context --max_tokens leaves for what is read."""
+    room = client.model().context_limit - args.max_tokens
+    if room < 2:
+        parser.error(f"--max_tokens={args.max_tokens} leaves no room for what is read: the model's "
+                     f"context holds {room + args.max_tokens:,} tokens")
+    return room

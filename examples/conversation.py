@@ -6,6 +6,7 @@ the turns before, so the server reads only what is new; the line after each answ
 Ctrl-C ends an answer, Ctrl-D (or the end of the input) the conversation.
 """
 
+import sys
 import time
 
 import common
@@ -21,7 +22,8 @@ def turn(client, history, line, room, args):
         history += client.tokenize(f"{line}\n", add_bos=not history)
         make_room(history, room)
         prompt = history.copy()
-        for event in client.generate(prompt, chunk_size=args.chunk_size, stop="\n", min_tokens=4,
+        for event in client.generate(prompt, chunk_size=args.chunk_size, stop="\n",
+                                     min_tokens=min(4, args.max_tokens),
                                      max_tokens=args.max_tokens, temperature=args.temperature,
                                      seed=args.seed):
             if isinstance(event, Started):
@@ -68,10 +70,9 @@ def main():
     parser.add_argument("--temperature", type=float, default=0.7, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=7, help="default: %(default)s")
     args = parser.parse_args()
-    with common.connected(args.server) as client:
-        room = client.model().context_limit - args.max_tokens
-        if room < 2:
-            parser.error(f"--max_tokens={args.max_tokens} leaves no room for what is said")
+    sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # whatever is typed or piped
+    with common.connected(parser, args) as client:
+        room = common.room_beside(parser, client, args)
         history = []
         while (line := next_line()) is not None:
             turn(client, history, line, room, args)

@@ -75,8 +75,8 @@ def main():
     text = document(parser, args.file)
     if not text:
         parser.error(f"{args.file} is empty")
-    with common.connected(args.server) as client:
-        room = client.model().context_limit - args.max_tokens
+    with common.connected(parser, args) as client:
+        room = common.room_beside(parser, client, args)
         ids = fitting(parser, client.tokenize(text, add_bos=True), room, args)
         prefill(client, ids, args)
         generate(client, ids, args)

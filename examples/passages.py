@@ -6,8 +6,10 @@ model's card says which chunk sizes that allows, and the server takes the best o
 has room for. Each bound asks once, so that chunk sizes, memory and answers can be compared.
 """
 
+import sys
+
 import common
-from catserve import Finished, Started, Tokens
+from catserve import CatserveError, Finished, Started, Tokens
 
 
 def passages(parser, files):
@@ -21,9 +23,9 @@ def passages(parser, files):
 def measured(parser, model, name):
     """The dial's column for a kind of task, the first if none is named; None if there is none."""
     tasks = {task.name: task for task in model.quality_tasks}
-    if name and name not in tasks:
+    if name is not None and name not in tasks:
         parser.error(f"the model was not measured at {name}, but at: {', '.join(tasks) or '-'}")
-    return tasks[name] if name else next(iter(tasks.values()), None)
+    return next(iter(tasks.values()), None) if name is None else tasks[name]
 
 
 def show_dial(model, task):
@@ -37,24 +39,34 @@ def show_dial(model, task):
 
 
 def ask(client, prompt, bound, task, args):
-    """Asks within one bound and tells what it allowed, what was taken and what that cost."""
+    """Asks within one bound and tells what it allowed, what was taken and what that cost. False if
+    the server refuses such a request: a wider bound, or more memory, may be what it takes."""
     budget = {"quality_loss_max": bound}
-    if args.kv_bytes_max:
+    if args.kv_bytes_max is not None:
         budget["kv_bytes_max"] = args.kv_bytes_max
     if task:
-        allowed = [str(row.chunk_size) for row in task.values if row.loss <= bound * (1 + 1e-9)]
+        allowed = [str(row.chunk_size) for row in task.values if row.loss <= bound + 1e-9]
         budget["quality_task"] = task.name
         print(f"\nat most {bound:.1%} lost: chunk size {' or '.join(allowed)}")
-    for event in client.generate(prompt, max_tokens=args.max_tokens, stop="\n", min_tokens=4,
-                                 temperature=0.7, seed=7, **budget):
-        if isinstance(event, Started):
-            print(f"the server took {event.chunk_size}")
-        elif isinstance(event, Tokens):
-            print(event.text, end="", flush=True)
-        elif isinstance(event, Finished):
-            usage = event.usage
-            print(f"\n[{usage.prompt_tokens} prompt tokens, {usage.kv_bytes_peak:,} KV bytes; a "
-                  f"dense model as wide: {usage.kv_bytes_dense_same_width:,}]")
+    try:
+        for event in client.generate(prompt, max_tokens=args.max_tokens, stop="\n",
+                                     min_tokens=min(4, args.max_tokens), temperature=0.7, seed=7,
+                                     **budget):
+            if isinstance(event, Started):
+                print(f"the server took {event.chunk_size}")
+            elif isinstance(event, Tokens):
+                print(event.text, end="", flush=True)
+            elif isinstance(event, Finished):
+                usage = event.usage
+                print(f"\n[{usage.prompt_tokens} prompt tokens, {usage.kv_bytes_peak:,} KV bytes; "
+                      f"a dense model as wide: {usage.kv_bytes_dense_same_width:,}]")
+    except CatserveError as error:
+        if error.code.name != "INVALID_ARGUMENT":
+            raise
+        sys.stdout.flush()
+        print(f"refused: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def main():
@@ -69,13 +81,13 @@ def main():
     parser.add_argument("--max_tokens", type=int, default=48, help="default: %(default)s")
     args = parser.parse_args()
     prompt = f"{passages(parser, args.files)}\n\n{args.question}\n"
-    with common.connected(args.server) as client:
+    with common.connected(parser, args) as client:
         model = client.model()
         task = measured(parser, model, args.quality_task)
         if task:
             show_dial(model, task)
-        for bound in args.quality_loss_max:
-            ask(client, prompt, bound, task, args)
+        answered = [ask(client, prompt, bound, task, args) for bound in args.quality_loss_max]
+    sys.exit(0 if any(answered) else 1)
 
 
 if __name__ == "__main__":

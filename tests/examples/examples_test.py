@@ -153,19 +153,74 @@ class Conversation(Examples):
         talk.stdin.write(b"In the beginning was the word\n")
         self.assertRegex(read_until(b"you> "), self.TURN)
         # A server that does not answer leaves all the time of the world to interrupt a turn.
-        self.addCleanup(self.server.send_signal, signal.SIGCONT)
-        self.server.send_signal(signal.SIGSTOP)
+        self.addCleanup(self.server.resume)
+        self.server.pause()
         talk.stdin.write(b"And the king said\n")
         read_until(b"model> ")
-        while not select.select([talk.stdout], [], [], 1)[0]:  # gRPC's own code may swallow one
+        # gRPC's own code may swallow one. It looks for them when it has waited 0.2 s without one,
+        # so signals that come at a steady pace may all go unseen on a busy machine.
+        pause = 1
+        while not select.select([talk.stdout], [], [], pause)[0]:
             talk.send_signal(signal.SIGINT)
+            pause *= 2
         read_until(b"[stopped]\n")
-        self.server.send_signal(signal.SIGCONT)
+        self.server.resume()
         talk.stdin.write(b"What did he say?\n")
         cached = self.TURN.search(read_until(b" ms]\n"))[2]
         self.assertGreater(int(cached), 0)
         talk.stdin.close()
         self.assertEqual(talk.wait(), 0)
+
+
+    def test_an_answer_may_be_shorter_than_the_four_tokens_that_are_asked_for(self):
+        told, _ = self.run_example("conversation.py", "--max_tokens=2", said="In the beginning\n")
+        self.assertEqual(len(self.TURN.findall(told)), 1)
+
+    def test_a_line_that_is_no_text_was_a_traceback(self):
+        done = subprocess.run(self.command("conversation.py", "--max_tokens=2"), check=False,
+                              input=b"caf\xe9 \xff\n", capture_output=True,
+                              env=self.environment() | {"LC_ALL": "C.UTF-8"})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout.decode(), self.TURN)
+
+
+class ClumsyUsers(Examples):
+    def test_numbers_that_no_message_can_hold_were_tracebacks(self):
+        document = self.file("In the beginning")
+        for name, *words in (("long_document.py", document, "--chunk_size=99999999999"),
+                             ("long_document.py", document, "--seed=-1"),
+                             ("passages.py", "Why?", document, f"--kv_bytes_max={1 << 63}")):
+            _, told = self.run_example(name, *words, code=2)
+            option = words[-1].strip("-").split("=")[0]
+            self.assertIn(f"error: {option}: Value out of range", told)
+
+    def test_a_context_without_room_for_the_document_is_said(self):
+        _, told = self.run_example("long_document.py", self.file("x"), "--tail",
+                                   "--max_tokens=5000", code=2)
+        self.assertIn("--max_tokens=5000 leaves no room for what is read", told)
+
+    def test_a_document_larger_than_a_message_has_a_remedy(self):
+        _, told = self.run_example("long_document.py", self.file("x" * (5 << 20)), code=1)
+        self.assertIn("a larger --request_bytes_max", told)
+
+    def test_ctrl_c_before_the_first_request_was_a_traceback(self):
+        early = self.folder / "early/catserve"
+        early.mkdir(parents=True)
+        (early / "__init__.py").write_text("import os, signal\n"
+                                           "os.kill(os.getpid(), signal.SIGINT)\n")
+        for name in ("long_document.py", "conversation.py", "passages.py"):
+            done = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True,
+                                  env=self.environment() | {"PYTHONPATH": str(early.parent)},
+                                  check=False)
+            self.assertEqual((done.returncode, done.stderr), (130, b""), name)
+
+    def test_a_reader_who_has_gone_was_a_traceback(self):
+        read, write = os.pipe()
+        os.close(read)
+        with open(write, "wb") as nobody:
+            done = subprocess.run(self.command("passages.py", "Why?", self.file("x")), check=False,
+                                  stdout=nobody, stderr=subprocess.PIPE, env=self.environment())
+        self.assertEqual((done.returncode, done.stderr), (1, b""))
 
 
 class Passages(Examples):
@@ -194,7 +249,19 @@ class Passages(Examples):
         self.assertIn(taken, allowed - {4})
         _, told = self.run_example("passages.py", *self.ASKED, "--quality_loss_max=0", short,
                                    code=1)
-        self.assertIn("kv_bytes_max", told)
+        self.assertRegex(told, r"refused: .*kv_bytes_max \d+ is less than the \d+ bytes")
+
+    def test_a_bound_that_is_refused_ended_the_others(self):
+        told, refused = self.run_example(
+            "passages.py", *self.ASKED, "--quality_loss_max", "2", "0.1", "nan", "0")
+        self.assertEqual(told.count("the server took"), 2)
+        self.assertEqual(refused.count("refused: INVALID_ARGUMENT: budget.auto.quality_loss"), 2)
+
+    def test_what_is_empty_or_zero_is_not_what_is_left_away(self):
+        _, told = self.run_example("passages.py", *self.ASKED, "--kv_bytes_max=0", code=1)
+        self.assertIn("kv_bytes_max 0 is out of range", told)
+        _, told = self.run_example("passages.py", *self.ASKED, "--quality_task=", code=2)
+        self.assertIn("was not measured at , but at: recall, text", told)
 
     def test_another_kind_of_task_has_another_best(self):
         _, asked = self.picked("--quality_task=text", "--quality_loss_max", "0.05")

@@ -63,9 +63,14 @@ class Server:
         with urllib.request.urlopen(f"http://{self.metrics_address}/metrics") as page:
             return b"\ncatserve_ready 1\n" in page.read()
 
-    def send_signal(self, number):
-        """To the server's process."""
-        self._process.send_signal(number)
+    def pause(self):
+        """Returns when every thread of it stands still: a signal alone may take its time."""
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
+
+    def resume(self):
+        """Ends a pause; does nothing where there is none."""
+        self._process.send_signal(signal.SIGCONT)
 
     def __exit__(self, *_):
         self._process.send_signal(signal.SIGTERM)

@@ -17,6 +17,8 @@ _OPTIONS: list[tuple[str, str | int]] = [
 ]
 # gRPC's words for a server that is not there, or wants TLS and hears plaintext.
 _UNREACHABLE = ("all backends", "all addresses", "Socket closed", "reset by peer")
+# And for a message larger than the server takes.
+_TOO_LARGE = "message larger than max"
 _LOCAL = ("127.", "localhost:", "[::1]:", "unix:")
 
 
@@ -67,6 +69,8 @@ class Endpoint:
         unreachable = any(sign in (error.details() or "") for sign in _UNREACHABLE)
         if self.tls is None and unreachable and error.code() == grpc.StatusCode.UNAVAILABLE:
             return f" ({self.address}: a server with TLS needs tls=Tls(ca_file=...))"
+        if _TOO_LARGE in (error.details() or ""):
+            return " (send less, or start the server with a larger --request_bytes_max)"
         return ""
 
     def open(self) -> grpc.Channel:

@@ -54,8 +54,6 @@ _AUTO = {"chunk_size_min", "chunk_size_max", "kv_bytes_max", "quality_loss_max",
 _SAMPLING = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty",
              "frequency_penalty", "seed", "n"}
 _STOPPING = {"max_tokens", "min_tokens", "ignore_eos", "include_stop"}
-_REQUEST = {"request_id", "logprobs", "priority", "cache_salt", "bypass_prefix_cache",
-            "time_limit_ms"}
 
 
 def prompt_from(prompt: str | Sequence[int]) -> pb.Prompt:
@@ -66,12 +64,21 @@ def prompt_from(prompt: str | Sequence[int]) -> pb.Prompt:
 
 
 def generate_request(prompt: str | Sequence[int], options: GenerateOptions) -> pb.GenerateRequest:
-    """Raises TypeError for an option that there is not, ValueError for a contradiction."""
+    """Raises TypeError for an option that there is not or of another type, ValueError for a
+    contradiction or a number that the contract's type cannot hold."""
     request = pb.GenerateRequest(prompt=prompt_from(prompt))
     if "chunk_size" in options and not _AUTO.isdisjoint(options):
         raise ValueError("give either chunk_size or bounds for the server to choose within")
+    known = GenerateOptions.__annotations__
     for name, value in options.items():
-        _set(request, name, value)
+        if name not in known:
+            raise TypeError(f"there is no option {name!r}; there are {', '.join(sorted(known))}")
+        try:
+            _set(request, name, value)
+        except TypeError as error:  # protobuf's own words leave the name out
+            raise TypeError(f"{name}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
     return request
 
 
@@ -93,8 +100,5 @@ def _set(request: pb.GenerateRequest, name: str, value: Any) -> None:
         request.stopping.stop_token_ids.extend(value)
     elif name in _STOPPING:
         setattr(request.stopping, name, value)
-    elif name in _REQUEST:
-        setattr(request, name, value)
     else:
-        known = ", ".join(sorted(GenerateOptions.__annotations__))
-        raise TypeError(f"there is no option {name!r}; there are {known}")
+        setattr(request, name, value)
