@@ -6,12 +6,14 @@ A *column* is one figure for each chunk size with the dense twin's beside it:
 """
 
 import json
+import os
 
 from evaluate import DENSE, EvaluationError
 
 DIGITS = 4
 TOLERANCE = 1.5 * 10 ** -DIGITS  # what rounding leaves open
 COLUMNS = 100
+LEAST, LOSS_MOST = 1e-300, 1e6
 # Sections that --check compares: what depends on the model and the text alone.
 STEADY = ("parameters", "quality", "tasks", "positions", "chunk_starts", "facts", "distances")
 
@@ -34,13 +36,12 @@ def figures(made):
 
 
 def losses(known, better):
-    """Of {chunk size: figure}: how much worse each is than the best, as a fraction of the best."""
+    """Of {chunk size: figure}: how much worse each is than the best, as a fraction of the best.
+    Where the best is 0 any other loses LOSS_MOST, as in server/quality.cc."""
     known = {size: value for size, value in known.items() if size != DENSE}
-    if better == "lower":
-        best = min(known.values())
-        return {size: value / best - 1 for size, value in known.items()}
-    best = max(known.values())
-    return {size: 1 - value / best for size, value in known.items()}
+    best = min(known.values()) if better == "lower" else max(known.values())
+    return {size: min(LOSS_MOST, abs(value - best) / (best or LEAST))
+            for size, value in known.items()}
 
 
 def task(card, name):
@@ -57,7 +58,19 @@ def load(directory):
         raise EvaluationError(f"{path} is no JSON ({error}): mend or remove it") from error
     if not isinstance(card, dict):
         raise EvaluationError(f"{path} must hold an object: mend or remove it")
+    twin = card.get("dense_twin") or {}
+    if not isinstance(twin, dict) or not isinstance(twin.get("path") or "", str):
+        raise EvaluationError(f"{path}: dense_twin must be an object, its path a string: mend it")
+    if not isinstance(card.get("quality") or [], list):
+        raise EvaluationError(f"{path}: quality must be a list: mend or remove it")
     return card
+
+
+def check_writable(directory):
+    """Before hours of measuring, not after them."""
+    card = directory / "card.json"
+    if not os.access(directory, os.W_OK) or card.exists() and not os.access(card, os.W_OK):
+        raise EvaluationError(f"{card} cannot be written: copy the model to where you may write")
 
 
 def pretty(value, indent=0):
@@ -76,7 +89,21 @@ def pretty(value, indent=0):
 
 
 def save(directory, card):
-    (directory / "card.json").write_text(pretty(card) + "\n", encoding="utf-8")
+    """The card appears whole or stays as it was; what a server could not read is not written."""
+    try:
+        json.dumps(card, allow_nan=False)
+    except ValueError:
+        raise EvaluationError("something measured is no finite number: is the text long enough? "
+                              "Give another as TEXT=file") from None
+    partial = directory / ".card.json.part"
+    try:
+        partial.write_text(pretty(card) + "\n", encoding="utf-8")
+        partial.replace(directory / "card.json")
+    except OSError as error:
+        raise EvaluationError(f"{directory}/card.json cannot be written ({error.strerror}); it is "
+                              "as it was") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def merged_rows(old, new):
@@ -89,9 +116,9 @@ def merged(old, new):
     """The card with everything measured put in place; what training wrote beside it stays."""
     card = {**old, **new}
     if "quality" in new:
-        card["quality"] = merged_rows(old.get("quality", []), new["quality"])
+        card["quality"] = merged_rows(old.get("quality") or [], new["quality"])
     if "dense_twin" in new:
-        card["dense_twin"] = {**old.get("dense_twin", {}), **new["dense_twin"]}
+        card["dense_twin"] = {**(old.get("dense_twin") or {}), **new["dense_twin"]}
     return card
 
 

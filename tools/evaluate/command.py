@@ -14,6 +14,8 @@ import pathlib
 import signal
 import sys
 
+import grpc
+
 from evaluate import DENSE, ROOT, EvaluationError, bound, card, documents, suite
 from evaluate.served import catserve, has_tokenizer, serve_all
 from serve_bench.harness import BenchError, machine, say
@@ -49,7 +51,7 @@ def plan_for(directory, options):
 
 def twin_directories(directory, known):
     """Where the card says that the dense twin is; nowhere if it names none."""
-    path = known.get("dense_twin", {}).get("path")
+    path = (known.get("dense_twin") or {}).get("path")
     return [(directory / path).resolve()] if path else []
 
 
@@ -97,6 +99,8 @@ def check(directory, measured):
 def evaluate(build, directory, options):
     """Measures one model; what its card says wrongly, if that is asked."""
     say(f"== {directory.name}")
+    if not options.check:
+        card.check_writable(directory)
     measured = measure(build, directory, options)
     if options.check:
         return check(directory, measured)
@@ -124,7 +128,11 @@ def main():
                 wrong += documents.differences()
             else:
                 documents.render()
-    except (EvaluationError, BenchError, catserve.CatserveError) as error:
+    except (EvaluationError, BenchError, OSError, catserve.CatserveError) as error:
         sys.exit(f"evaluate: {error}")
+    except grpc.RpcError as error:  # of the calls that go past the client
+        sys.exit(f"evaluate: {error.code().name}: {error.details()}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     if wrong:
         sys.exit("\n".join([*wrong, "run make evaluate"]))

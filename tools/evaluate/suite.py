@@ -2,6 +2,7 @@
 Each takes the server of the model and, where there is one, that of its dense twin, and gives the
 sections of the model's card (card.py)."""
 
+import codecs
 import dataclasses
 
 from evaluate import DENSE, EvaluationError, card, cost, facts, recall, samples, text
@@ -25,14 +26,16 @@ class Plan:
 def read_text(path, bytes_max):
     """The beginning of a text file, whole characters."""
     try:
-        raw = path.read_bytes()[:bytes_max]
-        raw.decode("utf-8", errors="strict" if len(raw) < bytes_max else "ignore")
+        with path.open("rb") as file:
+            raw = file.read(bytes_max)
+        # a character that the cut leaves incomplete is waited for, not an error
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        content = decoder.decode(raw, final=len(raw) < bytes_max)
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read ({error.strerror}): give a text as "
                               "TEXT=file") from error
     except UnicodeDecodeError as error:
         raise EvaluationError(f"{path} is no UTF-8 at byte {error.start}: convert it") from error
-    content = raw.decode("utf-8", errors="ignore")
     if not content.strip():
         raise EvaluationError(f"{path} holds no text: give another as TEXT=file")
     return content
@@ -84,6 +87,8 @@ def text_suite(servers, plan):
         say(f"{name}: {path.name}")
         token_ids = served.client.tokenize(content)
         pieces = text.windows(token_ids, served)
+        if not pieces:
+            raise EvaluationError(f"{path} has nothing to score: give a longer text as TEXT=file")
         losses = losses_of(servers, pieces)
         bits = {size: each.bits_per_byte() for size, each in losses.items()}
         sections["tasks"].append({"name": name, "measure": f"bits per byte of {path.name}",

@@ -74,9 +74,10 @@ def by_position(served, pieces, losses):
 
 def chunk_starts(losses):
     """Of {chunk size: Losses}: a row for each chunk size with the mean loss of chunks' first
-    tokens, beside the dense twin's of the same tokens (None: there is no twin)."""
+    tokens, beside the dense twin's of the same tokens (None: there is no twin). None for a chunk
+    size of which the text fills no chunk."""
     twin = losses.get(DENSE)
     return [{"chunk_size": size, "nats": round(float(each.at_chunk_starts(size).mean()), 4),
              "dense_twin_nats":
                  twin and round(float(twin.at_chunk_starts(size).mean()), 4)}
-            for size, each in losses.items() if size != DENSE]
+            for size, each in losses.items() if size != DENSE and each.at_chunk_starts(size).size]

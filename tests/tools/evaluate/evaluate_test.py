@@ -3,6 +3,7 @@
 
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -80,6 +81,17 @@ class Evaluate(unittest.TestCase):
         shares = [value["value"] for task in card["tasks"] for value in task["values"]]
         self.assertTrue(all(0 <= share <= 1 for share in shares))
         self.assertIn("dense_twin", card["distances"]["rows"][0])
+
+    def test_ctrl_c_leaves_the_card_as_it_was_and_no_traceback(self):
+        model = self.copy("text")
+        before = (model / "card.json").read_bytes()
+        with subprocess.Popen([sys.executable, ROOT / "tools/evaluate", BUILD, "--model", model,
+                               "--quick"], stderr=subprocess.PIPE, text=True) as process:
+            self.assertEqual(process.stderr.readline(), "== text\n")
+            process.send_signal(signal.SIGINT)
+            self.assertNotIn("Traceback", process.stderr.read())
+        self.assertEqual(process.returncode, 130)
+        self.assertEqual((model / "card.json").read_bytes(), before)
 
     def test_what_cannot_be_measured_is_said(self):
         no_model = evaluate(self.models)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import types
 import unittest
+import unittest.mock
 import zlib
 
 import numpy
@@ -82,6 +83,16 @@ class Texts(unittest.TestCase):
             suite.read_text(folder / "missing", 100)
         (folder / "t").write_text("a\u00e9")  # cut within a character
         self.assertEqual(suite.read_text(folder / "t", 2), "a")
+        (folder / "t").write_bytes(b"ab\xffcdef")  # longer than what is read, it passed as text
+        with self.assertRaisesRegex(EvaluationError, "no UTF-8 at byte 2"):
+            suite.read_text(folder / "t", 5)
+
+    def test_a_text_shorter_than_a_chunk_made_a_card_that_no_server_reads(self):
+        short = text.measure(Words(), [[0, 5, 6]], 4)
+        longer = text.measure(Words(), [list(range(12))], 4)
+        self.assertEqual(text.chunk_starts({4: short, DENSE: short}), [])
+        self.assertEqual([row["chunk_size"] for row in text.chunk_starts({4: longer, 16: longer})],
+                         [4])
 
 
 class Facts(unittest.TestCase):
@@ -227,6 +238,39 @@ class Cards(unittest.TestCase):
         shown = card.pretty(value)
         self.assertEqual(json.loads(shown), value)
         self.assertIn('{"b": 1}', shown)
+
+    def test_where_the_best_is_nothing_others_lose_all(self):
+        self.assertEqual(card.losses({4: 0.0, 8: 0.0}, "higher"), {4: 0.0, 8: 0.0})
+        self.assertEqual(card.losses({4: 0.0, 8: 0.1}, "lower"), {4: 0.0, 8: 1e6})
+
+    def test_a_card_is_written_whole_or_stays_as_it_was(self):
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        card.save(folder, {"name": "before"})
+        with self.assertRaisesRegex(EvaluationError, "no finite number: is the text long enough"):
+            card.save(folder, {"value": float("nan")})
+        with unittest.mock.patch.object(pathlib.Path, "write_text",
+                                        side_effect=OSError(28, "No space left on device")), \
+                self.assertRaisesRegex(EvaluationError, "No space left on device.; it is as"):
+            card.save(folder, {"name": "after"})
+        self.assertEqual(card.load(folder), {"name": "before"})
+        self.assertEqual([path.name for path in folder.iterdir()], ["card.json"])
+        with unittest.mock.patch("os.access", return_value=False), \
+                self.assertRaisesRegex(EvaluationError, "card.json cannot be written: copy"):
+            card.check_writable(folder)
+        card.check_writable(folder)
+
+    def test_odd_cards_were_tracebacks(self):
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        for content, says in (({"dense_twin": []}, None), ({"dense_twin": [1]}, "dense_twin must"),
+                              ({"dense_twin": {"path": 5}}, "its path a string"),
+                              ({"quality": {"a": 1}}, "quality must be a list"),
+                              ({"dense_twin": None, "quality": None}, None)):
+            (folder / "card.json").write_text(json.dumps(content))
+            if says:
+                with self.assertRaisesRegex(EvaluationError, says):
+                    card.load(folder)
+            else:
+                card.merged(card.load(folder), {"quality": [{"chunk_size": 4}], "dense_twin": {}})
 
     def test_a_broken_card_is_refused_with_its_name(self):
         folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
