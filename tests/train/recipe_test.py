@@ -8,13 +8,17 @@ Needs python3-torch and python3-tqdm (tools/check_train.sh installs them).
 """
 
 import argparse
+import contextlib
+import io
 import json
 import pathlib
 import signal
 import subprocess
 import sys
 import tempfile
+import types
 import unittest
+import unittest.mock
 
 import grpc
 import numpy as np
@@ -24,8 +28,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tools/train")]
 # pylint: disable=wrong-import-position
 import checkpoint
+import choose
+import export
 import heldout
 import loop
+import make_tokenizer
 import model as models
 import recall
 import train
@@ -141,8 +148,9 @@ class ARunThatWasStoppedGoesOn(unittest.TestCase):
             self.assertIn("parameters", process.stdout.readline())
             process.send_signal(signal.SIGTERM)
             process.communicate()
-        self.assertEqual(process.returncode, 0)
-        self.assertGreaterEqual(torch.load(out)["step"], 0)
+        # Not 0: to run.sh a run that was stopped was one that is done.
+        self.assertEqual(process.returncode, 128 + signal.SIGTERM)
+        self.assertGreaterEqual(checkpoint.load(out)["step"], 0)
 
     def test_from_a_shorter_context(self):
         short = train.Run(run_arguments(self.folder / "short.pt", kind="cat", init=None,
@@ -157,6 +165,102 @@ class ARunThatWasStoppedGoesOn(unittest.TestCase):
         old, new = short.model.f.pos_tokens.weight, longer.model.f.pos_tokens.weight
         self.assertEqual(len(new), 2 * len(old))
         self.assertTrue(torch.equal(new[:len(old)], old))
+
+
+class ClumsyUsers(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def refused(self, program, *arguments, code=2):
+        with unittest.mock.patch("sys.argv", [program.__name__, *map(str, arguments)]), \
+                contextlib.redirect_stderr(io.StringIO()) as told, \
+                self.assertRaises(SystemExit) as ended:
+            program.main()
+        if isinstance(ended.exception.code, str):  # what sys.exit would print
+            return ended.exception.code
+        self.assertEqual(ended.exception.code, code)
+        return told.getvalue()
+
+    def test_numbers_with_which_no_run_ends_or_begins(self):
+        out = self.folder / "x.pt"
+        for flag in ("--minutes=0", "--minutes=-1", "--minutes=nan", "--lr=nan", "--threads=0",
+                     "--tokens=-5", "--batch=0"):
+            self.assertIn("is out of range", self.refused(recall, "cat", out, flag), flag)
+        self.assertIn("no/such is no folder: make it first",
+                      self.refused(recall, "cat", "no/such/x.pt"))
+
+    def test_what_is_missing_or_too_small_is_named(self):
+        self.assertIn("tokenizer.json is missing: run corpus.py and make_tokenizer.py",
+                      self.refused(train, "cat", self.folder, self.folder / "x.pt"))
+        small = corpus(self.folder)
+        self.assertIn("the corpus has 4000 tokens, less than a step of 4 windows of 1024 takes",
+                      self.refused(train, "cat", small, self.folder / "x.pt", "--batch=4"))
+        with unittest.mock.patch("importlib.util.find_spec", return_value=None):
+            self.assertIn("pip install -r", self.refused(make_tokenizer, self.folder))
+
+    def test_a_damaged_checkpoint_and_one_of_another_model_are_said(self):
+        out = self.folder / "x.pt"
+        run = recall.Run(run_arguments(out, kind="cat", tokens=256, batch=256))
+        run.save()
+        self.assertIn("is the checkpoint of another model", self.refused(recall, "dense", out))
+        whole = out.read_bytes()
+        for content in (b"garbage", whole[:1000], whole[:-100]):
+            out.write_bytes(content)
+            for program, *arguments in ((recall, "cat", out), (choose, out),
+                                        (export, out, self.folder, self.folder / "model")):
+                self.assertIn("x.pt is no checkpoint", self.refused(program, *arguments))
+
+    def test_a_checkpoint_that_would_run_code_runs_none(self):
+        marker, out = self.folder / "it_ran", self.folder / "x.pt"
+
+        class Hostile:
+            def __reduce__(self):
+                return pathlib.Path.touch, (marker,)
+
+        torch.save({"model": Hostile()}, out)
+        self.assertRegex(self.refused(choose, out), "x.pt is no checkpoint .*getattr")
+        self.assertFalse(marker.exists())
+
+    def test_a_full_disk_leaves_the_checkpoint_of_before(self):
+        out = str(self.folder / "x.pt")
+        checkpoint.save(out, step=1)
+
+        def full(_state, path):
+            pathlib.Path(path).write_bytes(b"half")
+            raise RuntimeError("No space left on device")
+
+        with unittest.mock.patch("torch.save", full), self.assertRaises(SystemExit):
+            checkpoint.save(out, step=2)
+        self.assertEqual(checkpoint.load(out)["step"], 1)
+        self.assertEqual(sorted(p.name for p in self.folder.iterdir()), ["x.pt"])
+
+    def test_what_says_that_the_corpus_is_whole_comes_last(self):
+        (self.folder / "corpus.jsonl").write_text("".join(
+            json.dumps({"package": "sqlite3-doc", "split": split, "text": "A word. " * 99}) + "\n"
+            for split in ("train", "heldout")))
+        encoded = types.SimpleNamespace(ids=[1, 2])
+        tokenizer = types.SimpleNamespace(
+            save=lambda path, pretty: None, token_to_id=lambda token: 0,
+            encode_batch=lambda texts: [encoded] * len(texts))
+        done = []
+        with unittest.mock.patch.multiple(
+                make_tokenizer, train=lambda texts, size: tokenizer, write_cases=lambda *_: None), \
+                unittest.mock.patch("importlib.util.find_spec"), \
+                unittest.mock.patch("sys.argv", ["make_tokenizer", str(self.folder)]), \
+                contextlib.redirect_stdout(io.StringIO()), \
+                unittest.mock.patch("os.replace", lambda _, to: done.append(
+                    (pathlib.Path(to).name, {p.name for p in self.folder.iterdir()}))):
+            make_tokenizer.main()
+        self.assertEqual([name for name, _ in done], ["heldout.bin", "train.bin"])
+        self.assertLessEqual({"heldout_bytes.json", "heldout.txt", "heldout_other.txt"},
+                             done[-1][1])
+
+    def test_run_sh_says_how_it_is_used(self):
+        for words in ((), ("fly", "a", "b"), ("text",), ("recall", "a", "b", "1", "2")):
+            done = subprocess.run([ROOT / "tools/train/run.sh", *words], text=True,
+                                  capture_output=True, check=False)
+            self.assertEqual(done.returncode, 2)
+            self.assertRegex(done.stderr, r"\Arun.sh: .*; usage: .* WORK OUT \[MINUTES\]\n\Z")
 
 
 class TheTaskOfRecall(unittest.TestCase):

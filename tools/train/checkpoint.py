@@ -5,10 +5,15 @@ length, a JSON header, raw data), which spares the tools a dependency.
 """
 import json
 import os
+import pathlib
 import struct
+import sys
 
 import numpy as np
 import torch
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+from convert import torch_zip  # pylint: disable=wrong-import-position
 
 DTYPES = {'F32': (torch.float32, 4), 'BF16': (torch.bfloat16, 2)}
 
@@ -53,5 +58,23 @@ def save_safetensors(path, tensors, dtype='BF16'):
 
 def save(path, **state):
     """A checkpoint appears whole or not at all, so a kill never costs more than one."""
-    torch.save(state, path + '.tmp')
-    os.replace(path + '.tmp', path)
+    try:
+        torch.save(state, path + '.tmp')
+        os.replace(path + '.tmp', path)
+    except (OSError, RuntimeError) as error:  # the second is PyTorch's word for a full disk
+        if os.path.exists(path + '.tmp'):
+            os.remove(path + '.tmp')
+        raise SystemExit(f'{path} cannot be written ({error}); what was there before is as it was')
+
+
+def load(path, device='cpu'):
+    """What `save` was given. Runs nothing that a foreign file may hold: PyTorch 1.13 would, and its
+    weights_only knows no numbers, so what the pickle names is looked at first."""
+    try:
+        torch_zip.TorchZip(pathlib.Path(path)).read()
+        return torch.load(path, map_location=device)
+    except OSError as error:
+        raise SystemExit(f'{path} cannot be read: {error.strerror}')
+    except Exception as error:  # a damaged file can fail in any way
+        reason = str(error).partition('\n')[0]
+        raise SystemExit(f'{path} is no checkpoint ({reason}): remove it to begin anew') from None

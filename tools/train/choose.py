@@ -2,7 +2,7 @@
 """Prints the checkpoint with the best score on held-out data (see loop.py)."""
 import argparse
 
-import torch
+import checkpoint
 
 
 def main():
@@ -10,7 +10,7 @@ def main():
     ap.add_argument('checkpoints', nargs='+')
     ap.add_argument('--tokens', action='store_true', help='print how many tokens it saw instead')
     args = ap.parse_args()
-    states = {path: torch.load(path, map_location='cpu') for path in args.checkpoints}
+    states = {path: checkpoint.load(path) for path in args.checkpoints}
     best = min(states, key=lambda path: states[path]['score'])
     print(states[best]['tokens'] if args.tokens else best)
 

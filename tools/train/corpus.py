@@ -20,6 +20,7 @@ import html
 import json
 import os
 import re
+import shutil
 import subprocess
 import unicodedata
 
@@ -64,7 +65,10 @@ def fetch(work):
             continue
         subprocess.run(['apt-get', 'download', '-q', package], cwd=debs, check=True)
         deb = sorted(glob.glob(os.path.join(debs, package + '_*.deb')))[-1]
-        subprocess.run(['dpkg-deb', '-x', deb, target], check=True)
+        # a folder that is there is whole: a run that was killed leaves the other name
+        shutil.rmtree(target + '.part', ignore_errors=True)
+        subprocess.run(['dpkg-deb', '-x', deb, target + '.part'], check=True)
+        os.rename(target + '.part', target)
 
 
 def read(path):

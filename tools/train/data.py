@@ -12,6 +12,14 @@ import torch
 EOT = 0
 
 
+def require(work, *names):
+    """Ends the program if the work directory lacks one of these files."""
+    for name in names:
+        if not os.path.isfile(os.path.join(work, name)):
+            raise SystemExit(f'{work}/{name} is missing: run corpus.py and make_tokenizer.py, or '
+                             'run.sh, which runs all')
+
+
 def load(work, split):
     ids = np.fromfile(os.path.join(work, split + '.bin'), np.uint16)
     return torch.from_numpy(ids.astype(np.int64))
@@ -31,11 +39,14 @@ class Batches:
     def __init__(self, stream, length, batch):
         self.stream, self.length, self.batch = stream, length, batch
         self.epoch = -1
+        self.per_epoch = max(0, len(stream) - length) // (length - 1) // batch
+        if self.per_epoch == 0:
+            raise SystemExit(f'the corpus has {len(stream)} tokens, less than a step of {batch} '
+                             f'windows of {length} takes')
 
     def get(self, index):
         """Batch number `index` of the run."""
-        per_epoch = ((len(self.stream) - self.length) // (self.length - 1)) // self.batch
-        epoch, i = divmod(index, per_epoch)
+        epoch, i = divmod(index, self.per_epoch)
         if epoch != self.epoch:
             rng = torch.Generator().manual_seed(1000 + epoch)
             offset = int(torch.randint(0, self.length - 1, (1,), generator=rng))

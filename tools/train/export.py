@@ -11,9 +11,7 @@ import json
 import os
 import shutil
 
-import torch
-
-from checkpoint import save_safetensors
+from checkpoint import load, save_safetensors
 
 EOT = '<|endoftext|>'
 
@@ -24,7 +22,7 @@ def main():
     ap.add_argument('work', help='directory with tokenizer.json, heldout.txt')
     ap.add_argument('out', help='model directory')
     args = ap.parse_args()
-    state = torch.load(args.checkpoint, map_location='cpu')
+    state = load(args.checkpoint)
     os.makedirs(args.out, exist_ok=True)
     with open(os.path.join(args.out, 'config.json'), 'w') as f:
         json.dump(state['config'], f, indent=1)

@@ -13,7 +13,7 @@ import os
 import torch
 
 import data
-from checkpoint import load_safetensors
+from checkpoint import load, load_safetensors
 from model import build
 
 
@@ -38,7 +38,7 @@ def load_model(path):
             model = build(json.load(f))
         model.load_state_dict(load_safetensors(os.path.join(path, 'model.safetensors')))
         return model
-    state = torch.load(path, map_location='cpu')
+    state = load(path)
     model = build(state['config'])
     model.load_state_dict(state['model'])
     return model

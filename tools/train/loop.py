@@ -5,6 +5,7 @@ The schedule runs on the fraction done, which is measured in tokens (--tokens) o
 (SIGTERM, Ctrl-C) or killed goes on from its checkpoint when it is started again, at most
 SAVE_SECONDS back.
 """
+import argparse
 import contextlib
 import math
 import os
@@ -21,15 +22,38 @@ WARM_UP = 100  # steps
 EMBEDDINGS = ('wte', 'pos_tokens', 'adaptive', 'dummy', 'seperator')
 
 
+def positive(text):
+    """A number above 0 and finite; NaN minutes would never be over."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f'{text} is out of range: above 0')
+    return value
+
+
+def count(text):
+    """A whole number, 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is out of range: 1 or more')
+    return value
+
+
+def new_file(text):
+    """A file in a folder that is there: not to be found missing when there is something to save."""
+    if not os.path.isdir(os.path.dirname(text) or '.'):
+        raise argparse.ArgumentTypeError(f'{os.path.dirname(text)} is no folder: make it first')
+    return text
+
+
 def add_arguments(parser, minutes, lr):
-    parser.add_argument('out', help='checkpoint; continued from if it exists')
-    parser.add_argument('--minutes', type=float, default=minutes)
-    parser.add_argument('--tokens', type=int, default=0,
-                        help='end after so many, of --init too; overrides --minutes')
-    parser.add_argument('--lr', type=float, default=lr, help='peak learning rate')
+    parser.add_argument('out', type=new_file, help='checkpoint; continued from if it exists')
+    parser.add_argument('--minutes', type=positive, default=minutes)
+    parser.add_argument('--tokens', type=count, default=0,
+                        help='end after so many, with those of before; overrides --minutes')
+    parser.add_argument('--lr', type=positive, default=lr, help='peak learning rate')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--report', type=float, default=120, help='seconds between reports')
-    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--report', type=positive, default=120, help='seconds between reports')
+    parser.add_argument('--threads', type=count, default=1)
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--precision', choices=('fp32', 'bf16'),
                         help='of matrix products; default: bf16 on a GPU, fp32 on a CPU')
@@ -63,7 +87,7 @@ class Loop:
         self.tokens_begin = 0  # of the model that this run began with
         self.score = float('inf')  # of the last report, on held-out data; lower is better
         self.recent = {}  # chunk size -> running mean of the loss
-        self.stopping = False
+        self.stopping = 0  # by this signal
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.stop)
 
@@ -75,19 +99,23 @@ class Loop:
         """A line about held-out data; sets `score`."""
         raise NotImplementedError
 
-    def stop(self, *_):
+    def stop(self, number, *_):
         """Finish the step, save, leave."""
-        self.stopping = True
+        self.stopping = number
 
     def begin(self):
         """Goes on from the checkpoint if there is one. True if so."""
         if not os.path.exists(self.args.out):
             return False
-        state = torch.load(self.args.out, map_location=self.args.device)
-        self.model.load_state_dict(state['model'])
-        self.optimizer.load_state_dict(state['optimizer'])
-        for name in self.STATE:
-            setattr(self, name, state[name])
+        state = checkpoint.load(self.args.out, self.args.device)
+        try:
+            self.model.load_state_dict(state['model'])
+            self.optimizer.load_state_dict(state['optimizer'])
+            for name in self.STATE:
+                setattr(self, name, state[name])
+        except (KeyError, RuntimeError, TypeError, ValueError):
+            raise SystemExit(f'{self.args.out} is the checkpoint of another model: name another '
+                             'file, or remove it to begin anew')
         print('resumed at step', self.step, flush=True)
         return True
 
@@ -126,6 +154,8 @@ class Loop:
                          for size, loss in sorted(self.recent.items(), key=str))
 
     def run(self):
+        """To the end, or until a signal: then the process ends with 128 + its number, so that no
+        script takes a run that was stopped for one that is done."""
         rate, last = 0.0, time.time()
         last_report = last_save = last
         # On a terminal only: in a log the reports are what one reads.
@@ -148,6 +178,8 @@ class Loop:
                     last_save = time.time()
         self.show_report(rate)
         self.save()
+        if self.done() < 1.0:
+            raise SystemExit(128 + self.stopping)
 
     def show_report(self, rate):
         with torch.no_grad():

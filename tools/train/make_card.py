@@ -7,8 +7,7 @@ import argparse
 import json
 import os
 
-import torch
-
+import checkpoint
 import data
 import heldout
 
@@ -19,7 +18,7 @@ def parameters(model):
 
 def training(path):
     """What a checkpoint knows about its run."""
-    state = torch.load(path, map_location='cpu')
+    state = checkpoint.load(path)
     return dict(tokens=state['tokens'], minutes=round(state['seconds'] / 60, 1),
                 peak_learning_rate=state['lr'])
 

@@ -11,12 +11,12 @@ document preceded by <|endoftext|>), heldout.txt and heldout_other.txt (what a s
 is measured on) and heldout_bytes.json (bytes per held-out stream, to turn nats into bits per byte).
 """
 import argparse
+import importlib.util
 import json
 import os
 import random
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 EOT = '<|endoftext|>'
 HELDOUT = ('heldout.txt', 'heldout_other.txt')
@@ -50,6 +50,8 @@ CASES = [
 
 
 def train(texts, size):
+    # pylint: disable=import-outside-toplevel
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tok.decoder = decoders.ByteLevel()
@@ -92,16 +94,15 @@ def pieces(docs, size=6000):
             yield '\n'.join(cur)
 
 
-def encode(tok, texts, path):
+def encode(tok, texts, size, path):
     ids = []
     for e in tok.encode_batch(texts):
         ids.append(tok.token_to_id(EOT))
         ids += e.ids
-    np.array(ids, np.uint16).tofile(path)
-    size = sum(len(t.encode()) for t in texts)
+    np.array(ids, np.uint16).tofile(path + '.tmp')
+    os.replace(path + '.tmp', path)
     print(os.path.basename(path), len(ids), 'tokens', size, 'bytes',
           round(size / len(ids), 3), 'bytes/token')
-    return size
 
 
 def heldout_texts(docs, limit, count):
@@ -128,8 +129,13 @@ def heldout_texts(docs, limit, count):
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     ap.add_argument('work', help='directory with corpus.jsonl; outputs go there too')
-    ap.add_argument('--vocab', type=int, default=4096)
+    ap.add_argument('--vocab', type=int, default=4096, help='at most 65536; default: %(default)s')
     args = ap.parse_args()
+    if not 257 <= args.vocab <= 65536:
+        ap.error('--vocab: 257 (every byte and the end of a text) to 65536 (ids of 16 bits)')
+    if importlib.util.find_spec('tokenizers') is None:
+        ap.error('the PyPI package tokenizers is missing: pip install -r '
+                 'tools/train/requirements.txt, best in a virtual environment; run.sh makes one')
     with open(os.path.join(args.work, 'corpus.jsonl')) as f:
         docs = [json.loads(line) for line in f]
     split = {s: [d for d in docs if d['split'] == s] for s in ('train', 'heldout')}
@@ -140,13 +146,16 @@ def main():
     tok.save(os.path.join(args.work, 'tokenizer.json'), pretty=False)
     free = list(pieces([d for d in split['heldout'] if d['package'] in PERMISSIVE]))
     write_cases(tok, free, os.path.join(args.work, 'tokenizer_cases.json'))
-    size = {s: encode(tok, out[s], os.path.join(args.work, s + '.bin')) for s in out}
+    size = {s: sum(len(t.encode()) for t in out[s]) for s in out}
     with open(os.path.join(args.work, 'heldout_bytes.json'), 'w') as f:
         json.dump(size, f)
     # what models are measured on, and what a card made of it is checked on
     for name, text in zip(HELDOUT, heldout_texts(split['heldout'], 80000, len(HELDOUT))):
         with open(os.path.join(args.work, name), 'w') as f:
             f.write(text)
+    # train.bin last: to run.sh it says that everything is there
+    for s in ('heldout', 'train'):
+        encode(tok, out[s], size[s], os.path.join(args.work, s + '.bin'))
 
 
 if __name__ == '__main__':

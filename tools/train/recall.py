@@ -106,7 +106,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     ap.add_argument('kind', choices=('cat', 'dense'))
     loop.add_arguments(ap, minutes=45, lr=3e-3)
-    ap.add_argument('--batch', type=int, default=4096, help='tokens a step')
+    ap.add_argument('--batch', type=loop.count, default=4096, help='tokens a step')
     Run(ap.parse_args()).run()
 
 

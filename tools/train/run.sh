@@ -7,6 +7,15 @@
 # OUT is the CAT, OUT-dense its twin: trained on as many tokens at two learning rates, the better
 # of the two kept. Stopped and started again with the same WORK, it goes on where it was.
 set -eu
+usage() {
+    echo "run.sh: $1; usage: tools/train/run.sh text|recall WORK OUT [MINUTES]" >&2
+    exit 2
+}
+case ${1-} in
+text | recall) ;;
+*) usage "the task is text or recall, not \"${1-}\"" ;;
+esac
+[ $# -eq 3 ] || [ $# -eq 4 ] || usage "it takes three or four words, not $#"
 task=$1 work=$2 out=$3
 here=$(dirname "$(readlink -f "$0")")
 python=/usr/bin/python3 # Debian's, which has python3-torch
@@ -29,27 +38,26 @@ text)
         "$python" "$here/corpus.py" "$work"
         "$work/venv/bin/python" "$here/make_tokenizer.py" "$work"
     fi
+    # shellcheck disable=SC2086 # the last are flags
     train() { "$python" "$here/train.py" "$1" "$work" "$work/$2.pt" --threads "$threads" $3; }
     rates='1e-3 2e-3'
     ;;
 recall)
     minutes=${4:-60}
+    # shellcheck disable=SC2086 # the last are flags
     train() { "$python" "$here/recall.py" "$1" "$work/$2.pt" --threads "$threads" $3; }
     rates='1e-3 3e-3'
-    ;;
-*)
-    echo "run.sh: the task is text or recall, not $task" >&2
-    exit 2
     ;;
 esac
 
 train cat cat "--minutes $minutes"
 tokens=$("$python" "$here/choose.py" --tokens "$work/cat.pt") # of the CAT, so also of its twin
+set -- # from here on the twins
 for rate in $rates; do
     train dense "dense-$rate" "--lr $rate --tokens $tokens"
+    set -- "$@" "$work/dense-$rate.pt"
 done
-# shellcheck disable=SC2086 # the rates are words
-twin=$("$python" "$here/choose.py" $(for rate in $rates; do echo "$work/dense-$rate.pt"; done))
+twin=$("$python" "$here/choose.py" "$@")
 "$python" "$here/export.py" "$work/cat.pt" "$work" "$out"
 "$python" "$here/export.py" "$twin" "$work" "$out-dense"
 "$python" "$here/make_card.py" "$out" "$out-dense" "$work" "$work/cat.pt" "$twin"

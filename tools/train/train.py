@@ -6,6 +6,7 @@ import os
 
 import torch
 
+import checkpoint
 import data
 import heldout
 import loop
@@ -55,6 +56,7 @@ class Run(loop.Loop):
 
     def __init__(self, args):
         torch.manual_seed(args.seed)
+        data.require(args.work, 'tokenizer.json', 'train.bin', 'heldout.bin')
         with open(os.path.join(args.work, 'tokenizer.json')) as f:
             vocab = len(json.load(f)['model']['vocab'])
         super().__init__(args, models.build(make_config(args.kind, vocab, args.block)))
@@ -71,7 +73,7 @@ class Run(loop.Loop):
     def begin_with(self, path):
         """Weights of a trained model, perhaps of a shorter context: a table that has grown
         keeps its old rows and begins the others afresh."""
-        state = torch.load(path, map_location=self.args.device)
+        state = checkpoint.load(path, self.args.device)
         own = self.model.state_dict()
         with torch.no_grad():
             for name, old in state['model'].items():
@@ -111,9 +113,10 @@ def main():
     ap.add_argument('kind', choices=('cat', 'dense'))
     ap.add_argument('work', help='directory with train.bin, heldout.bin, tokenizer.json')
     loop.add_arguments(ap, minutes=60, lr=2e-3)
-    ap.add_argument('--init', help='checkpoint whose weights a new run begins with')
-    ap.add_argument('--batch', type=int, default=2, help='windows a step')
-    ap.add_argument('--block', type=int, default=1024, help='tokens of context')
+    ap.add_argument('--init', help='checkpoint whose weights, and count of tokens, a new run '
+                    'begins with')
+    ap.add_argument('--batch', type=loop.count, default=2, help='windows a step')
+    ap.add_argument('--block', type=loop.count, default=1024, help='tokens of context')
     Run(ap.parse_args()).run()
 
 
