@@ -102,6 +102,10 @@ class AgainstTheServer(unittest.TestCase):
             self.client.complete("x", chunksize=5)
         with self.assertRaisesRegex(ValueError, "either"):
             self.client.complete("x", chunk_size=4, kv_bytes_max=5)
+        with self.assertRaisesRegex(ValueError, "seed: "):
+            self.client.complete("x", seed=-1)
+        with self.assertRaisesRegex(TypeError, "top_k: "):
+            self.client.complete("x", top_k="many")
 
     def test_a_budget_may_be_bounded_by_measured_quality(self):
         task = self.client.model().quality_tasks[0]
