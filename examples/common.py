@@ -1,13 +1,14 @@
 """What the examples share: where the server is, and errors told with their remedy."""
 
-import argparse
-import contextlib
 import os
 import signal
 import sys
 
 # Ctrl-C ends what has not begun, imports included, without a traceback; `connected` changes that.
 signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+import argparse  # noqa: E402
+import contextlib  # noqa: E402
 
 try:
     from catserve import CatserveError, Client
@@ -33,9 +34,9 @@ def connected(parser, args):
         with Client(args.server) as client:
             yield client
     except CatserveError as error:
-        unavailable = error.code.name == "UNAVAILABLE"
+        gone = error.code.name in ("UNAVAILABLE", "CANCELLED")
         sys.exit(f"{error}\nIs a server running at {args.server}? Start one: make serve"
-                 if unavailable else str(error))
+                 if gone else str(error))
     except (TypeError, ValueError) as error:
         parser.error(str(error))
     except BrokenPipeError:  # whoever read the output has gone

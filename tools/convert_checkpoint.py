@@ -13,6 +13,7 @@ import contextlib
 import json
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -211,10 +212,17 @@ def convert_model(options, work):
 
 
 def main():
+    # As Ctrl-C, so that a large half of a model is not left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    options = parse(sys.argv[1:])
     try:
-        print(convert(parse(sys.argv[1:])))
-    except (ConversionError, OSError) as error:
+        print(convert(options))
+    except ConversionError as error:
         sys.exit(f"convert_checkpoint: {error}")
+    except OSError as error:  # a full disk names no file
+        sys.exit(f"convert_checkpoint: {error.filename or options.out}: {error.strerror}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,17 @@ import array
 import collections
 import io
 import json
+import os
 import pathlib
 import pickle
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import types
 import unittest
+import unittest.mock
 import zipfile
 
 import tiny_state
@@ -22,7 +25,6 @@ DATA = ROOT / "tests/data/convert"
 sys.path.insert(0, str(ROOT / "tools"))
 
 import convert_checkpoint  # noqa: E402
-from convert import floats, sentencepiece  # noqa: E402
 from convert.errors import ConversionError  # noqa: E402
 
 HEADS = ["--heads", "4", "--compressor-heads", "2"]
@@ -225,6 +227,27 @@ class ConvertTest(unittest.TestCase):
         self.refusal()
         self.assertIn("/dev/zero: is no regular file", self.refusal(source="/dev/zero"))
 
+    def test_a_full_disk_and_a_signal_leave_nothing_behind(self):
+        self.pt = DATA / "state_dict.pt"
+        command = [sys.executable, ROOT / "tools/convert_checkpoint.py", self.pt, self.out]
+        full = subprocess.run(["/bin/sh", "-c", 'ulimit -f 1; exec "$@"', "-", *command],
+                              text=True, capture_output=True, check=False)
+        self.assertRegex(full.stderr, r"\Aconvert_checkpoint: .*/out: File too large\n\Z")
+
+        def halfway(options):
+            with convert_checkpoint.all_or_nothing(options.out) as work:
+                (work / "half").write_text("a model")
+                os.kill(os.getpid(), number)
+
+        self.addCleanup(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with unittest.mock.patch.object(convert_checkpoint, "convert", halfway), \
+                    unittest.mock.patch("sys.argv", list(map(str, command[1:]))), \
+                    self.assertRaises(SystemExit) as ended:
+                convert_checkpoint.main()
+            self.assertEqual(ended.exception.code, 128 + number)
+        self.assertEqual(list(self.out.parent.iterdir()), [])
+
     def test_a_file_with_flipped_bytes_was_a_traceback(self):
         whole = (DATA / "state_dict.pt").read_bytes()
         with zipfile.ZipFile(DATA / "state_dict.pt") as archive:
@@ -291,97 +314,6 @@ class ConvertTest(unittest.TestCase):
         self.assertEqual(config["model_type"], "cat")
         self.assertEqual({p.name for p in self.out.iterdir()},
                          {"notes", "config.json", "model.safetensors", "tokenizer.json"})
-
-
-class FloatsTest(unittest.TestCase):
-    def test_formats_convert_exactly(self):
-        numbers = [0.0, -0.0, 1.0, 1.00390625, 1.01171875, -3.3895314e38, 1e-40, 65504.0]
-        wide = struct.pack("<8f", *numbers)
-        half = floats.convert(wide, "F32", "BF16")
-        self.assertEqual(list(array.array("H", half)),
-                         [0, 0x8000, 0x3F80, 0x3F80, 0x3F82, 0xFF7F, 1, 0x4780])
-        self.assertEqual(floats.convert(half[4:8], "BF16", "F32"), struct.pack("<2f", 1, 1))
-        self.assertEqual(floats.convert(struct.pack("<2e", 1.5, -2), "F16", "F32"),
-                         struct.pack("<2f", 1.5, -2))
-        for bad in (float("inf"), float("-inf"), float("nan")):
-            with self.assertRaises(ConversionError):
-                floats.bf16_from_f32(struct.pack("<3f", 1, bad, 1))
-
-
-def varint(number):
-    out = b""
-    while number > 0x7F:
-        out, number = out + bytes([number & 0x7F | 0x80]), number >> 7
-    return out + bytes([number])
-
-
-def field(number, value):
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    if isinstance(value, float):
-        return varint(number << 3 | 5) + struct.pack("<f", value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def sentencepiece_model(pieces, trainer=None, normalizer=None):
-    data = b"".join(field(1, field(1, text.encode()) + field(2, score) + field(3, kind))
-                    for text, score, kind in pieces)
-    for number, message in ((2, {3: 2, 35: 1} | (trainer or {})),
-                            (3, {4: 0} | (normalizer or {}))):
-        data += field(number, b"".join(field(n, v) for n, v in message.items()))
-    return data
-
-
-PIECES = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3),
-          *((f"<0x{i:02X}>", 0.0, 6) for i in range(256)),
-          ("ab", -0.0, 1), ("abc", -1.0, 1), ("bc", -2.0, 1), ("<tool>", 0.0, 4),
-          ("a", -3.0, 1), ("b", -4.0, 1), ("c", -5.0, 1), ("\u2581", -6.0, 1)]
-
-
-class SentencePieceTest(unittest.TestCase):
-    def converted(self, *model):
-        parsed = sentencepiece.parse(sentencepiece_model(*model))
-        sentencepiece.check(parsed)
-        return sentencepiece.to_tokenizer_json(parsed)
-
-    def test_merges_follow_the_scores_of_what_they_make(self):
-        document = self.converted(PIECES)
-        self.assertEqual(document["model"]["merges"],
-                         [["a", "b"], ["a", "bc"], ["ab", "c"], ["b", "c"]])
-        self.assertEqual(document["model"]["vocab"]["abc"], 260)
-        self.assertEqual([(t["content"], t["special"]) for t in document["added_tokens"]],
-                         [("<unk>", True), ("<s>", True), ("</s>", True), ("<tool>", False)])
-
-    def test_a_space_in_front_is_put_there_only_where_the_model_says_so(self):
-        self.assertEqual(len(self.converted(PIECES)["normalizer"]["normalizers"]), 2)
-        bare = self.converted(PIECES, None, {3: 0})
-        self.assertEqual([n["type"] for n in bare["normalizer"]["normalizers"]], ["Replace"])
-        self.assertNotIn("Strip", [d["type"] for d in bare["decoder"]["decoders"]])
-
-    def test_what_would_tokenise_differently_is_refused(self):
-        cases = [("unigram", {3: 1}, {}), ("word", {3: 3}, {}), ("no byte fallback", {35: 0}, {}),
-                 ("normalises Unicode", {}, {2: b"\1"}), ("removes extra spaces", {}, {4: 1}),
-                 ("spaces in another way", {}, {5: 0}), ("spaces in another way", {24: 1}, {})]
-        for message, trainer, normalizer in cases:
-            with self.assertRaisesRegex(ConversionError, message):
-                self.converted(PIECES, trainer, normalizer)
-        with self.assertRaisesRegex(ConversionError, "twice"):
-            self.converted([*PIECES, ("a", 0.0, 1)])
-        with self.assertRaisesRegex(ConversionError, "kind 5"):
-            self.converted([*PIECES, ("x", 0.0, 5)])
-
-    def test_any_bytes_are_a_model_or_an_error(self):
-        whole = (DATA / "tokenizer.model").read_bytes()
-        for cut in range(0, len(whole), 37):
-            try:
-                sentencepiece.check(sentencepiece.parse(whole[:cut]))
-            except ConversionError:
-                continue
-        for at in range(0, len(whole), 23):
-            try:
-                sentencepiece.parse(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1:])
-            except ConversionError:
-                continue
 
 
 if __name__ == "__main__":
