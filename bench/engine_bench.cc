@@ -29,7 +29,7 @@ ABSL_FLAG(std::string, model, "", "Model directory; or give --shape");
 ABSL_FLAG(std::string, shape, "", "A shape of random_checkpoint.h, with random weights");
 ABSL_FLAG(std::string, scratch, "build/bench_models", "Where random checkpoints are kept");
 ABSL_FLAG(std::string, backend, "cpu", "cpu or cpu-reference");
-ABSL_FLAG(std::string, weight_dtype, "stored", "stored, BF16 or I8");
+ABSL_FLAG(std::string, weight_dtype, "stored", "stored, BF16, I8 or I4");
 ABSL_FLAG(std::string, kv_dtype, "BF16", "F32, BF16 or I8");
 ABSL_FLAG(std::vector<std::string>, batches, std::vector<std::string>({"1", "8", "32"}),
           "Sequences decoded together");
@@ -258,6 +258,7 @@ absl::Status Run() {
   const std::string weights = absl::GetFlag(FLAGS_weight_dtype);
   if (weights == "BF16") model_options.weight_type = WeightType::kBF16;
   if (weights == "I8") model_options.weight_type = WeightType::kI8;
+  if (weights == "I4") model_options.weight_type = WeightType::kI4;
   auto model = Model::Load(directory, *setup.backend, model_options);
   if (!model.ok()) return model.status();
   setup.model = *std::move(model);

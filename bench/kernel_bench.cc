@@ -78,8 +78,10 @@ class KernelBench {
           }) /
           static_cast<double>(count);
       const std::string name = std::string("matmul_") +
-                               (format == WeightFormat::kInt8 ? "I8" : Name(dtype)) + "_rows_" +
-                               std::to_string(rows);
+                               (format == WeightFormat::kInt4   ? "I4"
+                                : format == WeightFormat::kInt8 ? "I8"
+                                                                : Name(dtype)) +
+                               "_rows_" + std::to_string(rows);
       Print(name + "_bandwidth", static_cast<double>(weights[0]->bytes()) / seconds / 1e9, "GB/s");
       Print(name + "_rate", 2e-9 * static_cast<double>(rows * kOut * kIn) / seconds, "GFLOP/s");
     }
@@ -152,6 +154,7 @@ void Run(int threads) {
   bench.MatMul(DType::kF32, WeightFormat::kAsIs);
   bench.MatMul(DType::kBF16, WeightFormat::kAsIs);
   bench.MatMul(DType::kF32, WeightFormat::kInt8);
+  bench.MatMul(DType::kF32, WeightFormat::kInt4);
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
     bench.Attention(dtype, 1, /*prefill=*/false);
     bench.Attention(dtype, 16, /*prefill=*/false);

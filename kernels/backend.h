@@ -44,6 +44,12 @@ enum class WeightFormat : uint8_t {
   // Whole numbers from -127 to 127 with a scale for each output, the largest magnitude of its
   // weights / 127: w is held as round-half-even(w / scale).
   kInt8,
+  // Whole numbers from 0 to 15 by groups of 32 inputs: each output has for each group a minimum m,
+  // its least weight as BF16, and a scale s = KvScaleBits(largest weight - m, 15); w is held as
+  // round-half-even((w - m) / s), but from 0 to 15. A product holds its inputs x with 8 bits as
+  // well, each group as KvLayer holds a head: x = t n. Sums within a group are whole numbers:
+  // out = sum over groups of (s t) (sum of w n) + m (t (sum of n)).
+  kInt4,
 };
 
 // One row to gather: row `index` of tables[table], or, if via_history, row history[index] of it.

@@ -18,7 +18,7 @@ ABSL_FLAG(
     "write the chosen port to this file once listening, and the metrics page's to FILE.metrics");
 ABSL_FLAG(std::string, backend, "cpu", "cpu, cpu-reference or cuda");
 ABSL_FLAG(int32_t, threads, 0, "CPU worker threads, 0 to 1024; 0: one for each core");
-ABSL_FLAG(std::string, weight_dtype, "stored", "precision of weights: stored, F32, BF16 or I8");
+ABSL_FLAG(std::string, weight_dtype, "stored", "precision of weights: stored, F32, BF16, I8 or I4");
 ABSL_FLAG(std::string, kv_dtype, "weights",
           "precision of KV memory: weights (F32 if the weights are, else BF16), F32, BF16 or I8");
 ABSL_FLAG(int32_t, slots, 32, "sequences that run at once, 1 to 4096");
@@ -75,7 +75,7 @@ absl::Status CheckRanges(const ServerOptions& options) {
       options.metrics_address.empty() ? absl::OkStatus()
                                       : CheckAddress("metrics_address", options.metrics_address),
       CheckChoice("backend", options.backend, {"cpu", "cpu-reference", "cuda"}),
-      CheckChoice("weight_dtype", options.weight_dtype, {"stored", "F32", "BF16", "I8"}),
+      CheckChoice("weight_dtype", options.weight_dtype, {"stored", "F32", "BF16", "I8", "I4"}),
       CheckChoice("kv_dtype", options.kv_dtype, {"weights", "F32", "BF16", "I8"}),
       CheckRange("threads", options.threads, 0, 1024),
       CheckRange("slots", options.slots, 1, 4096),

@@ -110,6 +110,7 @@ ModelOptions ReadModelOptions(const ServerOptions& options) {
   if (options.weight_dtype == "F32") model.weight_type = WeightType::kF32;
   if (options.weight_dtype == "BF16") model.weight_type = WeightType::kBF16;
   if (options.weight_dtype == "I8") model.weight_type = WeightType::kI8;
+  if (options.weight_dtype == "I4") model.weight_type = WeightType::kI4;
   return model;
 }
 
@@ -117,8 +118,8 @@ DType KvDType(const ServerOptions& options, const Model& model) {
   if (options.kv_dtype == "F32") return DType::kF32;
   if (options.kv_dtype == "I8") return DType::kI8;
   const std::string& weights = model.weights().dtype;
-  const bool narrow = options.kv_dtype == "BF16" || weights == "BF16" || weights == "I8";
-  return narrow ? DType::kBF16 : DType::kF32;
+  const bool narrow = weights == "BF16" || weights == "I8" || weights == "I4";
+  return options.kv_dtype == "BF16" || narrow ? DType::kBF16 : DType::kF32;
 }
 
 // The tokenizer, or why text cannot be served; other errors than its absence are fatal.

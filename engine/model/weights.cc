@@ -21,6 +21,11 @@ struct Part {
   int64_t rows;
 };
 
+WeightFormat FormatOf(WeightType type) {
+  if (type == WeightType::kI8) return WeightFormat::kInt8;
+  return type == WeightType::kI4 ? WeightFormat::kInt4 : WeightFormat::kAsIs;
+}
+
 // Loads one tensor after another and keeps the first error; after it, every load is empty.
 class Loader {
  public:
@@ -112,14 +117,13 @@ class Loader {
 
   // `stored`: the format that the file holds the values in.
   std::unique_ptr<Matrix> Pack(const TensorView& host, DType stored) {
-    const bool int8 = type_ == WeightType::kI8;
+    const bool whole = type_ == WeightType::kI8 || type_ == WeightType::kI4;
     DType dtype = type_ == WeightType::kF32 ? DType::kF32 : stored;
     if (type_ == WeightType::kBF16) dtype = DType::kBF16;
     if (dtype == DType::kF16 && host.dtype != DType::kF16) dtype = DType::kF32;
-    if (int8) dtype = host.dtype;  // from the values themselves
+    if (whole) dtype = host.dtype;  // from the values themselves
     const HostTensor converted = ConvertTo(host, dtype);
-    absl::StatusOr<std::unique_ptr<Matrix>> matrix =
-        backend_.Pack(converted.view, int8 ? WeightFormat::kInt8 : WeightFormat::kAsIs);
+    absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_.Pack(converted.view, FormatOf(type_));
     if (!matrix.ok()) {
       status_ = matrix.status();
       return nullptr;
@@ -196,9 +200,10 @@ const char* MatrixTypeName(WeightType type, DType stored) {
     case WeightType::kAsStored: return Name(stored);
     case WeightType::kF32: return Name(DType::kF32);
     case WeightType::kBF16: return Name(DType::kBF16);
-    case WeightType::kI8: break;
+    case WeightType::kI8: return Name(DType::kI8);
+    case WeightType::kI4: break;
   }
-  return Name(DType::kI8);
+  return "I4";
 }
 
 }  // namespace

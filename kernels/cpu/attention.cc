@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 
-#include "kernels/bfloat16.h"
 #include "kernels/check.h"
+#include "kernels/cpu/hold_int8.h"
 
 namespace catserve::cpu {
 namespace {
@@ -60,14 +59,7 @@ void WriteHead(const Ops& ops, const KvLayer& kv, const PagePart& part, int64_t 
                const float* numbers) {
   char* const to = part.data + entry * kv.head_dim * SizeOf(kv.dtype);
   if (kv.dtype != DType::kI8) return ops.narrow(to, numbers, kv.dtype, kv.head_dim);
-  const uint16_t bits = KvScaleBits(ops.largest_magnitude(numbers, kv.head_dim), kKvInt8Most);
-  const float scale = FloatFromBF16(bits);
-  part.scales[entry] = bits;
-  if (scale > 0 && std::isfinite(scale)) {
-    ops.quantize(reinterpret_cast<int8_t*>(to), numbers, scale, kv.head_dim);
-  } else {
-    std::memset(to, 0, static_cast<size_t>(kv.head_dim));
-  }
+  part.scales[entry] = HoldInt8(ops, reinterpret_cast<int8_t*>(to), numbers, kv.head_dim);
 }
 
 void WriteEntry(const Ops& ops, const KvLayer& kv, int64_t slot, const float* keys) {

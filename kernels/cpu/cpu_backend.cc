@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/crew.h"
 #include "kernels/cpu/host_buffer.h"
+#include "kernels/cpu/int4_matrix.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/packed_matrix.h"
 
@@ -42,6 +44,7 @@ class CpuBackend final : public Backend {
   using Backend::Pack;
   absl::StatusOr<std::unique_ptr<Matrix>> Pack(const TensorView& host,
                                                WeightFormat format) override {
+    if (format == WeightFormat::kInt4) return Int4Matrix::Create(host, crew_.pool());
     return PackedMatrix::Create(host, format, crew_.pool());
   }
 
@@ -78,8 +81,22 @@ class CpuBackend final : public Backend {
   const char* Description() const override { return ops_.description; }
 
  private:
+  // A part of a product that one thread computes: all of `rows` with consecutive outputs.
+  struct Piece {
+    int64_t row;
+    int64_t rows;
+    int64_t panel;
+    int64_t out_features;
+  };
+  // Calls multiply(piece) for pieces that make up the product of `rows` rows with w.
+  template <typename Multiply>
+  void ForPieces(const Matrix& w, int64_t rows, Multiply multiply);
+
+  void MatMulInt4(const TensorView& out, const TensorView& x, const Int4Matrix& w, bool add);
+
   const Ops& ops_;
   Crew crew_;
+  std::vector<Int8Group> held_inputs_;  // of one product; grows to the largest need seen
 };
 
 absl::StatusOr<std::unique_ptr<Buffer>> CpuBackend::Upload(const TensorView& host) {
@@ -139,35 +156,63 @@ void CpuBackend::RmsNorm(const TensorView& out, const TensorView& x, const Tenso
 }
 
 void CpuBackend::MatMul(const TensorView& out, const TensorView& x, const Matrix& w, bool add) {
-  const auto* packed = dynamic_cast<const PackedMatrix*>(&w);
-  CATSERVE_CHECK(packed != nullptr) << "the matrix was packed by another backend";
   CheckColumns(x, w.in_features(), "x");
   CheckColumns(out, w.out_features(), "out");
   CATSERVE_CHECK(out.rows() == x.rows()) << out.rows() << " rows of out for " << x.rows();
-  const int64_t groups = (packed->panels() + kPanelGroup - 1) / kPanelGroup;
-  const int64_t blocks = (x.rows() + kRowBlock - 1) / kRowBlock;
-  const int64_t group_width = kPanelGroup * kPanel;
-  const int64_t group_work = std::min(x.rows(), kRowBlock) * group_width * w.in_features();
-  const auto multiply = [&](int64_t block, int64_t group, int64_t count) {
-    const int64_t column = group * group_width;
-    const int64_t row = block * kRowBlock;
-    ops_.mat_mul({.out = out.row<float>(row) + column,
+  if (const auto* int4 = dynamic_cast<const Int4Matrix*>(&w)) return MatMulInt4(out, x, *int4, add);
+  const auto* packed = dynamic_cast<const PackedMatrix*>(&w);
+  CATSERVE_CHECK(packed != nullptr) << "the matrix was packed by another backend";
+  ForPieces(w, x.rows(), [&](const Piece& piece) {
+    ops_.mat_mul({.out = out.row<float>(piece.row) + piece.panel * kPanel,
                   .out_stride = out.row_stride,
-                  .x = x.row<const float>(row),
+                  .x = x.row<const float>(piece.row),
                   .x_stride = x.row_stride,
-                  .rows = std::min(kRowBlock, x.rows() - row),
-                  .panels = packed->panel(group * kPanelGroup),
+                  .rows = piece.rows,
+                  .panels = packed->panel(piece.panel),
                   .dtype = packed->dtype(),
-                  .scales = packed->scales(group * kPanelGroup),
+                  .scales = packed->scales(piece.panel),
                   .in = w.in_features(),
-                  .out_features = std::min(count * group_width, w.out_features() - column),
+                  .out_features = piece.out_features,
                   .add = add});
-  };
+  });
+}
+
+void CpuBackend::MatMulInt4(const TensorView& out, const TensorView& x, const Int4Matrix& w,
+                            bool add) {
+  const int64_t groups = w.groups();
+  held_inputs_.resize(static_cast<size_t>(x.rows() * groups));
+  crew_.ForEach(x.rows(), 4 * w.in_features(), [&](int64_t i, Mate&) {
+    HoldInputs(ops_, held_inputs_.data() + i * groups, x.row<const float>(i), w.in_features());
+  });
+  ForPieces(w, x.rows(), [&](const Piece& piece) {
+    ops_.mat_mul_int4({.out = out.row<float>(piece.row) + piece.panel * kPanel,
+                       .out_stride = out.row_stride,
+                       .x = held_inputs_.data() + piece.row * groups,
+                       .rows = piece.rows,
+                       .panels = w.panel(piece.panel),
+                       .groups = groups,
+                       .out_features = piece.out_features,
+                       .add = add});
+  });
+}
+
+template <typename Multiply>
+void CpuBackend::ForPieces(const Matrix& w, int64_t rows, Multiply multiply) {
+  const int64_t group_width = kPanelGroup * kPanel;
+  const int64_t groups = (w.out_features() + group_width - 1) / group_width;
+  const int64_t blocks = (rows + kRowBlock - 1) / kRowBlock;
+  const int64_t group_work = std::min(rows, kRowBlock) * group_width * w.in_features();
   crew_.ForRanges(blocks * groups, group_work, [&](Range share, Mate&) {
     while (share.begin < share.end) {
       const int64_t block = share.begin / groups;
       const int64_t end = std::min(share.end, (block + 1) * groups);
-      multiply(block, share.begin - block * groups, end - share.begin);
+      const int64_t group = share.begin - block * groups;
+      const int64_t column = group * group_width;
+      multiply(
+          {.row = block * kRowBlock,
+           .rows = std::min(kRowBlock, rows - block * kRowBlock),
+           .panel = group * kPanelGroup,
+           .out_features = std::min((end - share.begin) * group_width, w.out_features() - column)});
       share.begin = end;
     }
   });

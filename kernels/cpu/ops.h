@@ -32,6 +32,45 @@ struct MatMulTile {
   bool add = false;  // the finished product is added to out
 };
 
+// 4-bit weights (WeightFormat::kInt4 of backend.h): the weights of one panel for a group of inputs.
+// Panel after panel, each with its groups in order; what fills up outputs and inputs is zeros.
+inline constexpr int64_t kGroupInputs = 32;
+struct Int4Group {
+  uint8_t nibbles[kPanel * kGroupInputs / 2];
+  uint16_t scales[kPanel];  // BF16
+  uint16_t minima[kPanel];  // BF16
+};
+// Where the weight of a panel's output for an input of the group lies: eight outputs side by side,
+// four inputs of each in four bytes, and four more in the upper halves of these bytes.
+struct Nibble {
+  int64_t byte;
+  int shift;
+};
+constexpr Nibble NibbleOf(int64_t output, int64_t input) {
+  const int64_t block = output / 8 * 4 + input / 8;
+  return {block * 32 + output % 8 * 4 + input % 4, static_cast<int>(input / 4 % 2) * 4};
+}
+
+// A group of inputs with 8 bits.
+struct Int8Group {
+  int8_t numbers[kGroupInputs];
+  float scale = 0;
+  float sum = 0;  // scale * sum of the numbers
+};
+
+// out[r][o] (+)= over groups in order, starting from 0: sum = fma(w.scale * x.scale, dot, sum),
+// then sum = fma(w.minimum, x.sum, sum), with dot the exact sum of the products of whole numbers.
+struct Int4Tile {
+  float* out = nullptr;  // [rows, out_features]
+  int64_t out_stride = 0;
+  const Int8Group* x = nullptr;  // [rows, groups]
+  int64_t rows = 0;
+  const Int4Group* panels = nullptr;  // of the first of out_features, which starts a panel
+  int64_t groups = 0;
+  int64_t out_features = 0;
+  bool add = false;  // the finished product is added to out
+};
+
 // Entries with consecutive logical indices, entry_stride elements apart. I8: the BF16 scales of
 // the keys and of the values, readable up to a multiple of 8 entries; else null.
 struct EntryRun {
@@ -94,6 +133,7 @@ struct Ops {
   void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n, float eps) = nullptr;
 
   void (*mat_mul)(const MatMulTile& tile) = nullptr;
+  void (*mat_mul_int4)(const Int4Tile& tile) = nullptr;
 
   // out[i] = Silu(gate[i]) * up[i].
   void (*silu_gate)(float* out, const float* gate, const float* up, int64_t n) = nullptr;

@@ -55,7 +55,7 @@ TEST(BitsTest, MatMul) {
   for (const auto& [dtype, format] :
        {Held{DType::kF32, WeightFormat::kAsIs}, Held{DType::kBF16, WeightFormat::kAsIs},
         Held{DType::kF16, WeightFormat::kAsIs}, Held{DType::kF32, WeightFormat::kInt8},
-        Held{DType::kBF16, WeightFormat::kInt8}}) {
+        Held{DType::kBF16, WeightFormat::kInt8}, Held{DType::kBF16, WeightFormat::kInt4}}) {
     for (const bool add : {false, true}) {
       Random random(1);
       HostMatrix w(dtype, 150, 67, random.Normal(150 * 67));
@@ -74,14 +74,14 @@ TEST(BitsTest, MatMul) {
   }
 }
 
-TEST(BitsTest, MatMulOfEveryShortShape) {
+void CheckShortShapes(WeightFormat format) {
   for (int64_t out_features = 1; out_features <= 70; ++out_features) {
     Random random(static_cast<uint32_t>(out_features));
     HostMatrix w(DType::kF32, out_features, 9, random.Normal(out_features * 9));
     const std::vector<float> x = random.Normal(7 * 9);
     const auto run = [&](const char* name, int64_t rows) {
       const auto backend = Make(name, 1);
-      const auto packed = backend->Pack(w.view()).value();
+      const auto packed = backend->Pack(w.view(), format).value();
       Tensor out(*backend, {rows, out_features});
       backend->MatMul(out, Tensor(*backend, {rows, 9}, {x.begin(), x.begin() + rows * 9}), *packed,
                       false);
@@ -91,6 +91,11 @@ TEST(BitsTest, MatMulOfEveryShortShape) {
       ASSERT_TRUE(SameBits(run("cpu", rows), run("cpu-reference", rows))) << out_features;
     }
   }
+}
+
+TEST(BitsTest, MatMulOfEveryShortShape) {
+  CheckShortShapes(WeightFormat::kAsIs);
+  CheckShortShapes(WeightFormat::kInt4);
 }
 
 TEST(BitsTest, RmsNorm) {

@@ -179,6 +179,68 @@ TEST_P(MatMulContract, Int8OfZerosIsZeroAndOfNoNumberIsNone) {
   EXPECT_TRUE(std::isnan(out.Read()[1]));
 }
 
+// What is left of `count` values of a group: weights, each with its group's minimum and scale.
+std::vector<double> AsInt4(const float* w, int64_t count) {
+  const auto [low, high] = std::minmax_element(w, w + count);
+  const float minimum = FloatFromBF16(BF16FromFloat(*low));
+  const float scale = FloatFromBF16(KvScaleBits(*high - minimum, 15));
+  std::vector<double> held;
+  for (int64_t k = 0; k < count; ++k) {
+    const float whole = std::nearbyint((w[k] - minimum) / scale);
+    held.push_back(double{std::clamp(whole, 0.0f, 15.0f)} * scale + minimum);
+  }
+  return held;
+}
+
+// The same of inputs.
+std::vector<double> AsInt8(const float* x, int64_t count) {
+  float largest = 0;
+  for (int64_t k = 0; k < count; ++k) largest = std::max(largest, std::abs(x[k]));
+  const float scale = FloatFromBF16(KvScaleBits(largest, 127));
+  std::vector<double> held;
+  for (int64_t k = 0; k < count; ++k) held.push_back(double{std::nearbyint(x[k] / scale)} * scale);
+  return held;
+}
+
+TEST_P(MatMulContract, Int4HoldsWeightsAndInputsByGroups) {
+  for (const DType dtype : kFloatTypes) {
+    constexpr int64_t kIn = 131, kOut = 37, kRows = 6;  // the last group is short, the last panel
+    Random random(10);
+    HostMatrix w(dtype, kOut, kIn, random.Normal(kOut * kIn));
+    const auto packed = backend_->Pack(w.view(), WeightFormat::kInt4).value();
+    EXPECT_EQ(packed->bytes(), 3 * 16 * 5 * (16 + 4)) << "5 bits a weight";
+    const std::vector<float> x = random.Normal(kRows * kIn);
+    Tensor out(*backend_, {kRows, kOut});
+    backend_->MatMul(out, Tensor(*backend_, {kRows, kIn}, x), *packed, false);
+    const std::vector<float> got = out.Read();
+    for (int64_t i = 0; i < kRows * kOut; ++i) {
+      double want = 0;
+      for (int64_t k = 0; k < kIn; k += 32) {
+        const int64_t count = std::min<int64_t>(32, kIn - k);
+        const std::vector<double> weights = AsInt4(w.values.data() + i % kOut * kIn + k, count);
+        const std::vector<double> inputs = AsInt8(x.data() + i / kOut * kIn + k, count);
+        for (int64_t j = 0; j < count; ++j) want += weights[j] * inputs[j];
+      }
+      ASSERT_NEAR(got[i], want, 1e-4) << Name(dtype) << ' ' << i;
+    }
+  }
+}
+
+TEST_P(MatMulContract, Int4OfEqualWeightsIsExactAndOfNoNumberIsNone) {
+  std::vector<float> values(3 * 40, 0.5f);
+  values[40 + 33] = std::numeric_limits<float>::infinity();
+  values[80] = std::numeric_limits<float>::quiet_NaN();
+  HostMatrix w(DType::kF32, 3, 40, values);
+  const auto packed = backend_->Pack(w.view(), WeightFormat::kInt4).value();
+  Tensor out(*backend_, {1, 3});
+  std::vector<float> x(40, 0.0f);
+  x[0] = 127;
+  backend_->MatMul(out, Tensor(*backend_, {1, 40}, x), *packed, false);
+  EXPECT_EQ(out.Read()[0], 63.5f);
+  EXPECT_TRUE(std::isnan(out.Read()[1]));
+  EXPECT_TRUE(std::isnan(out.Read()[2]));
+}
+
 TEST_P(MatMulContract, ReadsAndWritesColumnBlocks) {
   Random random(4);
   HostMatrix w(DType::kF32, 19, 10, random.Normal(190));

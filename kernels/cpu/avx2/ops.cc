@@ -14,6 +14,7 @@ const Ops* Avx2Ops() {
       .quantize = avx2::Quantize,
       .rms_norm = avx2::RmsNorm,
       .mat_mul = avx2::MatMul,
+      .mat_mul_int4 = avx2::MatMulInt4,
       .silu_gate = avx2::SiluGate,
       .rotate = avx2::Rotate,
       .attend = avx2::Attend,

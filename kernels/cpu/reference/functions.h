@@ -13,6 +13,7 @@ float LargestMagnitude(const float* in, int64_t n);
 void Quantize(int8_t* out, const float* in, float scale, int64_t n);
 void RmsNorm(float* out, const float* x, const float* weight, int64_t n, float eps);
 void MatMul(const MatMulTile& tile);
+void MatMulInt4(const Int4Tile& tile);
 void SiluGate(float* out, const float* gate, const float* up, int64_t n);
 void Rotate(float* head, const float* rotary, int64_t head_dim);
 void Attend(const AttentionTile& tile);

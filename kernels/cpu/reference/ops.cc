@@ -13,6 +13,7 @@ const Ops& ReferenceOps() {
       .quantize = reference::Quantize,
       .rms_norm = reference::RmsNorm,
       .mat_mul = reference::MatMul,
+      .mat_mul_int4 = reference::MatMulInt4,
       .silu_gate = reference::SiluGate,
       .rotate = reference::Rotate,
       .attend = reference::Attend,
