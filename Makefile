@@ -8,7 +8,8 @@ METRICS ?= 127.0.0.1:9500
 export CCACHE_DIR ?= $(CURDIR)/.cache/ccache
 export CCACHE_MAXSIZE ?= 2G
 
-.PHONY: help deps build demo test check check-deploy soak serve bench bench-serve cuda evaluate format clean
+.PHONY: help deps build demo test check check-deploy soak serve bench bench-counts bench-serve cuda \
+  evaluate format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,6 +41,9 @@ serve: build  ## keep a server running (MODEL=..., LISTEN=..., METRICS=...); Ctr
 
 bench: build  ## engine and kernel benchmarks on this machine's CPU, a short table last
 	@tools/bench.sh $(BUILD)
+
+bench-counts: build  ## count the instructions of hot operations (valgrind), fail on a regression
+	@tools/instruction_counts.py $(BUILD)
 
 bench-serve: build  ## load against the real server, a short table last (EXPERIMENT=name: one in full)
 	@python3 tools/bench_serve.py $(BUILD) $(if $(EXPERIMENT),--experiment $(EXPERIMENT))
