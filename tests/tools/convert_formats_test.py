@@ -89,6 +89,8 @@ class SentencePieceTest(unittest.TestCase):
                 self.converted(PIECES, trainer, normalizer)
         with self.assertRaisesRegex(ConversionError, "twice"):
             self.converted([*PIECES, ("a", 0.0, 1)])
+        with self.assertRaisesRegex(ConversionError, "a piece of 10000000 characters"):
+            self.converted([*PIECES, ("x" * 10_000_000, 0.0, 1)])
         with self.assertRaisesRegex(ConversionError, "kind 5"):
             self.converted([*PIECES, ("x", 0.0, 5)])
 

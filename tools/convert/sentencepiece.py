@@ -14,6 +14,7 @@ BPE = 2
 MODEL_TYPES = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}
 METASPACE = "\u2581"
 MODEL_BYTES_MAX = 256 << 20
+PIECE_CHARACTERS_MAX = 1000  # every way to cut a piece is tried
 
 
 class Piece(NamedTuple):
@@ -139,6 +140,9 @@ def check(model):
     if len(set(texts)) != len(texts):
         raise ConversionError("holds a piece twice")
     for piece in model.pieces:
+        if len(piece.text) > PIECE_CHARACTERS_MAX:
+            raise ConversionError(f"holds a piece of {len(piece.text)} characters, more than "
+                                  f"{PIECE_CHARACTERS_MAX}")
         if piece.kind == UNUSED or not NORMAL <= piece.kind <= BYTE:
             raise ConversionError(f"piece {piece.text!r} is of kind {piece.kind}, not supported")
 

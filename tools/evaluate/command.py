@@ -99,7 +99,7 @@ def check(directory, measured):
 def evaluate(build, directory, options):
     """Measures one model; what its card says wrongly, if that is asked."""
     say(f"== {directory.name}")
-    if not options.check:
+    if not options.check and directory.is_dir():
         card.check_writable(directory)
     measured = measure(build, directory, options)
     if options.check:

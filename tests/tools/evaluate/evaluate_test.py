@@ -94,9 +94,10 @@ class Evaluate(unittest.TestCase):
         self.assertEqual((model / "card.json").read_bytes(), before)
 
     def test_what_cannot_be_measured_is_said(self):
-        no_model = evaluate(self.models)
-        self.assertEqual(no_model.returncode, 1)
-        self.assertIn("config.json is missing", no_model.stderr)
+        for nothing in (self.models, self.models / "none"):
+            no_model = evaluate(nothing)
+            self.assertEqual(no_model.returncode, 1)
+            self.assertIn("config.json is missing", no_model.stderr)
         dense = evaluate(self.copy("text-dense"))
         self.assertIn("is a dense model", dense.stderr)
         no_text = evaluate(self.copy("text"), "--text", self.models / "none.txt")
