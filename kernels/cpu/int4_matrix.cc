@@ -25,8 +25,10 @@ void FillGroup(Int4Group& group, int64_t lane, const float* weights, int64_t cou
       std::all_of(weights, weights + count, [](float w) { return std::isfinite(w); });
   group.minima[lane] = BF16FromFloat(*low);
   const float minimum = FloatFromBF16(group.minima[lane]);
-  // One weight that is no number makes the output none, as it would in floats.
-  group.scales[lane] = finite ? KvScaleBits(std::max(*high - minimum, 0.0f), kMost) : kNaN;
+  const float range = std::max(*high - minimum, 0.0f);
+  // One weight that is no number makes the output none, as it would in floats; so do weights too
+  // far apart for their distance to be one.
+  group.scales[lane] = finite && std::isfinite(range) ? KvScaleBits(range, kMost) : kNaN;
   const float scale = FloatFromBF16(group.scales[lane]);
   if (!(scale > 0)) return;  // the nibbles are all zeros
   for (int64_t k = 0; k < count; ++k) {

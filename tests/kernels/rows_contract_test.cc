@@ -227,18 +227,20 @@ TEST_P(MatMulContract, Int4HoldsWeightsAndInputsByGroups) {
 }
 
 TEST_P(MatMulContract, Int4OfEqualWeightsIsExactAndOfNoNumberIsNone) {
-  std::vector<float> values(3 * 40, 0.5f);
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  std::vector<float> values(4 * 40, 0.5f);
   values[40 + 33] = std::numeric_limits<float>::infinity();
   values[80] = std::numeric_limits<float>::quiet_NaN();
-  HostMatrix w(DType::kF32, 3, 40, values);
+  values[120] = kLargest;  // their distance is infinite
+  values[121] = -kLargest;
+  HostMatrix w(DType::kF32, 4, 40, values);
   const auto packed = backend_->Pack(w.view(), WeightFormat::kInt4).value();
-  Tensor out(*backend_, {1, 3});
+  Tensor out(*backend_, {1, 4});
   std::vector<float> x(40, 0.0f);
   x[0] = 127;
   backend_->MatMul(out, Tensor(*backend_, {1, 40}, x), *packed, false);
   EXPECT_EQ(out.Read()[0], 63.5f);
-  EXPECT_TRUE(std::isnan(out.Read()[1]));
-  EXPECT_TRUE(std::isnan(out.Read()[2]));
+  for (int o = 1; o < 4; ++o) EXPECT_TRUE(std::isnan(out.Read()[o])) << o;
 }
 
 TEST_P(MatMulContract, ReadsAndWritesColumnBlocks) {
