@@ -116,6 +116,7 @@ class Backend {
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
 
   // Packs a host matrix [out, in] (F32, F16 or BF16); the source may be released after the call.
+  // Errors: also UNIMPLEMENTED for a format that the backend does not have.
   virtual absl::StatusOr<std::unique_ptr<Matrix>> Pack(const TensorView& host,
                                                        WeightFormat format) = 0;
   absl::StatusOr<std::unique_ptr<Matrix>> Pack(const TensorView& host) {

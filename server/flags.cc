@@ -148,7 +148,8 @@ std::string ServerHelp() {
       DescribeFlags(kFolder),
       "\nExit code: 0 after a drain (SIGTERM, SIGINT), 1 if it cannot serve (ports, memory), 2 if "
       "the\n"
-      "flags, the configuration or the model's files are wrong.\n");
+      "flags, the configuration or the model's files are wrong, 70 if the GPU stopped "
+      "answering.\n");
 }
 
 }  // namespace catserve

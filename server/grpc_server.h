@@ -54,6 +54,9 @@ class GrpcServer {
   // ends every call. After `limit` it aborts the rest.
   void Drain(absl::Duration limit);
 
+  // Tells every probe that nothing is served any more, just before the process ends. Any thread.
+  void TellLost() { SetReady(false); }
+
  private:
   GrpcServer(const ServerOptions& options, Metrics& metrics);
   std::vector<WatchedFiles> FilesToWatch(const ServerConfig& config);

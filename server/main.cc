@@ -25,6 +25,7 @@
 #include "engine/model/model_executor.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/backend_factory.h"
+#include "kernels/backend_lost.h"
 #include "server/command_line.h"
 #include "server/engine_options.h"
 #include "server/flags.h"
@@ -53,7 +54,7 @@ struct House {
   std::unique_ptr<Engine> engine;
 };
 
-// What the signals' thread and the main thread tell each other.
+// What the signals' thread, the main thread and one that loses the backend tell each other.
 struct Signals {
   std::atomic<bool> serving = false;
   absl::Notification stop;
@@ -86,7 +87,16 @@ std::shared_ptr<Signals> ReadSignals(const ServerConfig& config) {
   return signals;
 }
 
-void SetReloadTarget(Signals& signals, GrpcServer* server) {
+// A device that stops answering ends the process: probes hear of it first.
+void WatchBackend(const std::shared_ptr<Signals>& signals) {
+  OnBackendLost([signals](const std::string& why) {
+    LogError("backend_lost", {{"reason", why}});
+    absl::MutexLock lock(&signals->mutex);
+    if (signals->server != nullptr) signals->server->TellLost();
+  });
+}
+
+void SetServer(Signals& signals, GrpcServer* server) {
   absl::MutexLock lock(&signals.mutex);
   signals.server = server;
 }
@@ -216,6 +226,7 @@ absl::Status WritePorts(const ServerOptions& options, int port, int metrics_port
 
 absl::Status Run(const ServerOptions& options) {
   const std::shared_ptr<Signals> signals = ReadSignals(options.config);
+  WatchBackend(signals);
   RaiseDescriptorLimit(options.config.connections);
   absl::StatusOr<std::unique_ptr<Metrics>> page = Metrics::Create(options.metrics_address);
   if (!page.ok()) return page.status();
@@ -225,8 +236,8 @@ absl::Status Run(const ServerOptions& options) {
   House house;  // outlives the server
   absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(options, metrics);
   if (!server.ok()) return server.status();
-  SetReloadTarget(*signals, server->get());
-  const absl::Cleanup forget = [&signals] { SetReloadTarget(*signals, nullptr); };
+  SetServer(*signals, server->get());
+  const absl::Cleanup forget = [&signals] { SetServer(*signals, nullptr); };
   LogInfo("listening", {{"address", options.listen_address},
                         {"port", (*server)->port()},
                         {"tls", options.config.tls.certificate_file.empty() ? "off" : "on"},

@@ -26,7 +26,9 @@ NO_COMPILER = 3
 # of them on a multiprocessor: 64 leave room for 32 warps, 128 for 16. A bound is what the kernel
 # needs today; raising one is a decision about how many warps hide the latency of memory.
 REGISTERS = (
-    (r"sm_90 PagedAttentionDecode<BF16, TileLayout<BF16, 64, true>, 1, 1>", 64),
+    (r"sm_90 PagedAttentionDecode<BF16, TileLayout<BF16, 64, true, 16>, 1, 1>", 64),
+    (r"PagedAttentionDecode<.*signed char.*, 4, [18]>\(", 252),
+    (r"PagedAttentionDecode<.*(signed char|, 128, true).*, 2, [18]>\(", 176),
     (r"PagedAttentionDecode<.*, [12], [18]>\(", 128),
     (r"PagedAttentionDecode<", 232),
     (r"PagedAttentionPiece<.*, 128>", 208),
@@ -96,7 +98,8 @@ def fingerprint(nvcc, architectures):
     """Of all that a compilation depends on."""
     digest = hashlib.sha256(" ".join((*FLAGS, *architectures)).encode())
     digest.update(subprocess.run([nvcc, "--version"], capture_output=True, check=True).stdout)
-    files = [p for p in SOURCES.iterdir() if p.suffix in (".cu", ".cuh", ".h")]
+    files = [p for folder in (SOURCES, SOURCES.parent) for p in folder.iterdir()
+             if p.suffix in (".cu", ".cuh", ".h")]
     for path in sorted(files):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

@@ -6,41 +6,10 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/hold_int8.h"
+#include "kernels/shape_checks.h"
 
 namespace catserve::cpu {
 namespace {
-
-constexpr int64_t kHeadDimMax = 256;
-
-void CheckSpec(const HeadSpec& spec) {
-  CATSERVE_CHECK(spec.heads > 0 && spec.kv_heads > 0 && spec.heads % spec.kv_heads == 0)
-      << spec.heads << " heads cannot be grouped over " << spec.kv_heads << " key/value heads";
-  CATSERVE_CHECK(spec.head_dim > 0 && spec.head_dim <= kHeadDimMax && spec.head_dim % 2 == 0)
-      << "head_dim is " << spec.head_dim << "; it must be even and at most " << kHeadDimMax;
-}
-
-void CheckRows(const TensorView& view, int64_t columns, const char* name) {
-  CATSERVE_CHECK(view.rank == 2 && view.dtype == DType::kF32 && view.shape[1] == columns)
-      << name << " must be [rows, " << columns << "] F32, not rank " << view.rank << " "
-      << Name(view.dtype) << " with " << view.shape[1] << " columns";
-}
-
-void CheckKv(const KvLayer& kv, const HeadSpec& spec) {
-  CATSERVE_CHECK(kv.kv_heads == spec.kv_heads && kv.head_dim == spec.head_dim)
-      << "KV memory of " << kv.kv_heads << " heads of " << kv.head_dim << " for a layer of "
-      << spec.kv_heads << " heads of " << spec.head_dim;
-  CATSERVE_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16 || kv.dtype == DType::kI8)
-      << "KV memory is F32, BF16 or I8, not " << Name(kv.dtype);
-  CATSERVE_CHECK((kv.scales != nullptr) == (kv.dtype == DType::kI8))
-      << "KV memory of I8, and no other, has scales";
-}
-
-void CheckNorm(const TensorView& norm, const HeadSpec& spec) {
-  CATSERVE_CHECK(norm.data == nullptr ||
-                 (norm.dtype == DType::kF32 && norm.size() == spec.head_dim))
-      << "a norm of heads is [" << spec.head_dim << "] F32, not " << norm.size() << " "
-      << Name(norm.dtype);
-}
 
 // One part (keys or values) of a page and head: its first entry, and that one's scale, or null.
 struct PagePart {
@@ -164,12 +133,10 @@ int64_t TileRows(std::vector<Range>& tiles, std::span<const AttentionRow> rows,
 void PrepareHeads(Crew& crew, const TensorView& qkv, const HeadSpec& spec,
                   const Placement& placement) {
   CheckSpec(spec);
-  CheckNorm(spec.q_norm, spec);
-  CheckNorm(spec.k_norm, spec);
   const int64_t rotated = spec.heads + spec.kv_heads;  // values are neither normed nor rotated
   const int64_t width = (rotated + spec.kv_heads) * spec.head_dim;
-  CheckRows(qkv, width, "qkv");
-  CheckRows(spec.rotary, spec.head_dim, "rotary");
+  CheckColumns(qkv, width, "qkv");
+  CheckColumns(spec.rotary, spec.head_dim, "rotary");
   CATSERVE_CHECK(qkv.rows() == static_cast<int64_t>(placement.positions.size()))
       << placement.positions.size() << " positions for " << qkv.rows() << " rows";
   if (placement.kv != nullptr) {
@@ -201,8 +168,8 @@ void PagedAttention(Crew& crew, const QueryRows& queries, const HeadSpec& spec,
                     const PagedEntries& entries) {
   CheckSpec(spec);
   CheckKv(entries.kv, spec);
-  CheckRows(queries.q, int64_t{spec.heads} * spec.head_dim, "q");
-  CheckRows(queries.out, int64_t{spec.heads} * spec.head_dim, "out");
+  CheckColumns(queries.q, int64_t{spec.heads} * spec.head_dim, "q");
+  CheckColumns(queries.out, int64_t{spec.heads} * spec.head_dim, "out");
   CATSERVE_CHECK(queries.q.rows() == static_cast<int64_t>(entries.rows.size()) &&
                  queries.out.rows() == queries.q.rows())
       << entries.rows.size() << " descriptions for " << queries.q.rows() << " rows of q and "
@@ -232,8 +199,8 @@ void BlockAttention(Crew& crew, const QueryRows& queries, const HeadSpec& spec,
   CheckSpec(spec);
   const int64_t key_column = int64_t{spec.heads} * spec.head_dim;
   const int64_t kv_width = int64_t{spec.kv_heads} * spec.head_dim;
-  CheckRows(queries.q, key_column + 2 * kv_width, "qkv");
-  CheckRows(queries.out, key_column, "out");
+  CheckColumns(queries.q, key_column + 2 * kv_width, "qkv");
+  CheckColumns(queries.out, key_column, "out");
   CATSERVE_CHECK(queries.out.rows() == queries.q.rows())
       << queries.out.rows() << " rows of out for " << queries.q.rows();
   int64_t pairs = 0;

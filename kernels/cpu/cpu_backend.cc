@@ -12,6 +12,7 @@
 #include "kernels/cpu/int4_matrix.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/packed_matrix.h"
+#include "kernels/shape_checks.h"
 
 namespace catserve::cpu {
 namespace {
@@ -21,17 +22,6 @@ namespace {
 constexpr int64_t kRowBlock = 96;
 // Panels that a thread takes together: with few rows AVX2 hides its latency across them.
 constexpr int64_t kPanelGroup = 4;
-
-void CheckMatrix(const TensorView& view, const char* name) {
-  CATSERVE_CHECK(view.rank == 2 && view.dtype == DType::kF32)
-      << name << " must be a matrix of F32, not rank " << view.rank << " " << Name(view.dtype);
-}
-
-void CheckColumns(const TensorView& view, int64_t columns, const char* name) {
-  CheckMatrix(view, name);
-  CATSERVE_CHECK(view.shape[1] == columns)
-      << name << " has " << view.shape[1] << " columns where " << columns << " are needed";
-}
 
 class CpuBackend final : public Backend {
  public:
@@ -228,14 +218,6 @@ void CpuBackend::SiluGate(const TensorView& out, const TensorView& gate_up) {
     const float* gate = gate_up.row<const float>(i);
     ops_.silu_gate(out.row<float>(i), gate, gate + width, width);
   });
-}
-
-void CheckLogits(const TensorView& logits, int32_t vocab_size, size_t rows) {
-  CheckMatrix(logits, "logits");
-  CATSERVE_CHECK(vocab_size > 0 && vocab_size <= kSampleVocabMax && logits.shape[1] >= vocab_size)
-      << "a vocabulary of " << vocab_size << " in " << logits.shape[1] << " columns";
-  CATSERVE_CHECK(logits.rows() == static_cast<int64_t>(rows))
-      << logits.rows() << " rows of logits for " << rows << " results";
 }
 
 void CpuBackend::Sample(std::span<TokenDraw> out, const TensorView& logits, int32_t vocab_size,

@@ -126,6 +126,7 @@ void AddItems(AttentionPlan& plan, std::span<const Range> ranges, int64_t split)
 
 int HeadsPerWarp(const AttentionLayer& layer) {
   const int group = HeadsPerGroup(layer);
+  if (!layer.tuned) return 1;
   return group % 4 == 0 ? 4 : group % 2 == 0 ? 2 : 1;
 }
 

@@ -28,6 +28,7 @@ struct AttentionLayer {
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
+  bool tuned = true;  // the decode kernel knows the size of these heads
   bool half_precision = false;
 };
 
@@ -45,7 +46,8 @@ struct AttentionPlan {
 AttentionPlan PlanAttention(std::span<const AttentionRow> rows, int row_bucket,
                             const AttentionLayer& layer, const Device& device);
 
-// Query heads that a warp takes: what divides the group of a key/value head, at most 4.
+// Query heads that a warp takes: what divides the group of a key/value head, at most 4. Where the
+// kernel is tuned, that is; else 1.
 int HeadsPerWarp(const AttentionLayer& layer);
 int SplitWarps(int row_bucket, const AttentionLayer& layer, const Device& device);
 

@@ -5,30 +5,13 @@
 #pragma once
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/operations.h"
 #include "kernels/cuda/warp_attention.cuh"
 
 namespace catserve::cuda {
 
 inline constexpr int kBlockAttentionWarps = 4;
 inline constexpr int kBlockAttentionThreads = kBlockAttentionWarps * kWarpThreads;
-
-// The block that a row belongs to.
-struct BlockOfRow {
-  int32_t first;  // row of qkv
-  int32_t count;
-};
-
-struct BlockAttentionArgs {
-  void* out;        // [rows, heads * head_dim], rows out_stride elements apart
-  const void* qkv;  // [rows, (heads + 2 kv_heads) * head_dim], rows `stride` elements apart
-  int64_t out_stride;
-  int64_t stride;            // a multiple of 16 bytes
-  const BlockOfRow* blocks;  // [rows]
-  int32_t heads;
-  int32_t kv_heads;
-  int32_t head_dim;
-  float scale_log2;  // log2(e) / sqrt(head_dim)
-};
 
 inline LaunchShape BlockAttentionShape(const BlockAttentionArgs& args, int rows) {
   return {.blocks_x = static_cast<uint32_t>(rows),
@@ -43,13 +26,13 @@ __global__ void __launch_bounds__(kBlockAttentionThreads)
   if (head >= args.heads) return;
   const int head_dim = Layout::kExact ? Layout::kHeadDim : args.head_dim;
   const int kv_head = head / (args.heads / args.kv_heads);
-  const BlockOfRow block = args.blocks[BlockX()];
+  const BlockRow block = args.blocks[BlockX()];
   const T* const qkv = static_cast<const T*>(args.qkv);
   const T* const keys = qkv + block.first * args.stride + int64_t{args.heads + kv_head} * head_dim;
   const T* const values = keys + int64_t{args.kv_heads} * head_dim;
   WarpAttention<Layout, 1> state;
   state.Clear();
-  state.LoadQueries(qkv + BlockX() * args.stride + int64_t{head} * head_dim, head_dim,
+  state.LoadQueries(qkv + block.row * args.stride + int64_t{head} * head_dim, head_dim,
                     args.scale_log2);
   for (int first = 0; first < block.count; first += Layout::kTile) {
     Tile<Layout> tile;
@@ -64,7 +47,7 @@ __global__ void __launch_bounds__(kBlockAttentionThreads)
   }
   state.Finish();
   if (Lane() >= Layout::kLanes) return;
-  T* const out = static_cast<T*>(args.out) + BlockX() * args.out_stride + int64_t{head} * head_dim;
+  T* const out = static_cast<T*>(args.out) + block.row * args.out_stride + int64_t{head} * head_dim;
   CATSERVE_UNROLL
   for (int j = 0; j < Layout::kElements; ++j) {
     const int element = Layout::Element(j / Layout::kVector) + j % Layout::kVector;

@@ -2,11 +2,12 @@
 // instructions and the emulator into fibers.
 //
 //   ThreadX BlockX BlockY BlocksX ThreadsPerBlock Lane WarpInBlock   where this thread is
+//   Launch                             on the host: starts a kernel, in order with its stream
 //   SyncBlock SyncWarp                 barriers
 //   Shuffle ShuffleXor                 a value of another lane; all 32 lanes take part
 //   CATSERVE_SHARED(Type, name)        the kernel's one structure of shared memory
 //   AtomicAdd                          on integers only: floats would add in any order
-//   LoadVector StoreVector             4, 8 or 16 bytes at once, of memory that nobody writes; 16
+//   LoadVector StoreVector             2, 4, 8 or 16 bytes at once, of memory nobody writes; 16
 //   LoadPair StorePair                 two numbers of 16 bits at once
 //   ToFloat FromFloat                  narrow types; rounds to nearest even
 //   Exp2 MulHigh                       2^x within 2 ulp, the high half of a 64-bit product

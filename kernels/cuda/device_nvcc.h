@@ -8,13 +8,23 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/backend_lost.h"
 #include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/number.h"
+#include "kernels/cuda/operations.h"
 
 #define CATSERVE_UNROLL _Pragma("unroll")
 #define CATSERVE_SHARED(Type, name) __shared__ Type name
 
 namespace catserve::cuda {
+
+template <typename Args>
+void Launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args, Stream stream) {
+  kernel<<<dim3(shape.blocks_x, shape.blocks_y), shape.threads, 0,
+           static_cast<cudaStream_t>(stream.handle)>>>(args);
+  const cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess) BackendLost("launching a kernel", cudaGetErrorString(error));
+}
 
 __device__ inline int ThreadX() { return static_cast<int>(threadIdx.x); }
 __device__ inline int BlockX() { return static_cast<int>(blockIdx.x); }
@@ -41,10 +51,10 @@ __device__ inline uint64_t AtomicAdd(uint64_t* sum, uint64_t value) {
   return atomicAdd(reinterpret_cast<unsigned long long*>(sum), value);
 }
 
-// Words of up to 16 bytes that were loaded at once.
+// Words of up to 16 bytes that were loaded at once; two bytes are half of one.
 template <int kBytes>
 struct Words {
-  uint32_t word[kBytes / 4];
+  uint32_t word[(kBytes + 3) / 4];
 };
 template <int kBytes>
 __device__ inline Words<kBytes> LoadVector(const void* from) {
@@ -55,8 +65,11 @@ __device__ inline Words<kBytes> LoadVector(const void* from) {
   } else if constexpr (kBytes == 8) {
     const uint2 v = __ldg(static_cast<const uint2*>(from));
     words = {{v.x, v.y}};
-  } else {
+  } else if constexpr (kBytes == 4) {
     words = {{__ldg(static_cast<const uint32_t*>(from))}};
+  } else {
+    static_assert(kBytes == 2);
+    words = {{__ldg(static_cast<const uint16_t*>(from))}};
   }
   return words;
 }

@@ -5,26 +5,12 @@
 #pragma once
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/operations.h"
 
 namespace catserve::cuda {
 
 inline constexpr int kMatVecWarps = 4;
 inline constexpr int kMatVecThreads = kMatVecWarps * kWarpThreads;
-inline constexpr int kMatVecRowsMax = 8;
-
-struct MatVecArgs {
-  float* out;           // [rows, out_features], rows out_stride elements apart
-  const void* x;        // [rows, in], rows x_stride elements apart
-  const void* w;        // [out_features, in], rows w_stride elements apart, 16-byte aligned
-  const float* scales;  // [out_features] for I8; else null
-  int64_t out_stride;
-  int64_t x_stride;
-  int64_t w_stride;
-  int32_t rows;
-  int32_t in;
-  int32_t out_features;
-  bool add;
-};
 
 // Outputs of a warp: so many that activations do not cost more to read than weights.
 template <int kRows>

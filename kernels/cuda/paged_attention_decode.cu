@@ -1,4 +1,4 @@
-// Instances of the decode kernel for the shapes that are tuned, and for each of its other ways.
+// Instances of the decode kernel for activations of 16 bits, which the seam does not reach yet.
 #include "kernels/cuda/paged_attention_decode.cuh"
 
 #include "kernels/cuda/attention_combine.cuh"
@@ -27,10 +27,7 @@ CATSERVE_DECODE(F16, Exact64<F16>, 1)
 CATSERVE_DECODE(BF16, Exact64<E4M3>, 1)
 CATSERVE_DECODE(BF16, Exact64<I8>, 1)
 CATSERVE_DECODE(F16, UpTo256<I8>, 1)
-CATSERVE_DECODE(float, Exact64<float>, 1)
-CATSERVE_DECODE(float, UpTo256<float>, 1)
 
-template __global__ void AttentionCombine<float>(const __grid_constant__ PagedAttentionArgs);
 template __global__ void AttentionCombine<BF16>(const __grid_constant__ PagedAttentionArgs);
 template __global__ void AttentionCombine<F16>(const __grid_constant__ PagedAttentionArgs);
 

@@ -21,9 +21,12 @@ template <int kSplit>
 inline constexpr int kDecodeThreads = kDecodeWarps<kSplit>* kWarpThreads;
 
 // Blocks that a multiprocessor shall hold at once; 0 leaves the registers to the compiler. With two
-// heads to a warp it would keep 8 bytes on a stack for sm_80 and sm_89.
-template <int kGroup, int kSplit>
-inline constexpr int kDecodeBlocks = kGroup == 2 && kSplit == 1 ? 5 : 0;
+// heads of 16-bit entries to a warp it would keep 8 bytes on a stack for sm_80 and sm_89.
+template <class Layout, int kGroup, int kSplit>
+inline constexpr int kDecodeBlocks =
+    kGroup != 2 || kSplit != 1 || kHasScale<typename Layout::KV> ? 0
+    : Layout::kHeadDim == 64                                     ? 5
+                                                                 : 3;
 
 template <int kGroup, int kSplit>
 LaunchShape DecodeShape(int items, int heads) {
@@ -157,7 +160,7 @@ __device__ inline void StoreItem(const WarpAttention<Layout, kGroup>& state,
 }
 
 template <typename T, class Layout, int kGroup, int kSplit>
-__global__ void __launch_bounds__(kDecodeThreads<kSplit>, kDecodeBlocks<kGroup, kSplit>)
+__global__ void __launch_bounds__(kDecodeThreads<kSplit>, kDecodeBlocks<Layout, kGroup, kSplit>)
     PagedAttentionDecode(const __grid_constant__ PagedAttentionArgs args) {
   if (BlockX() >= args.counts[kDecodeCount]) return;
   const DecodeItem item = args.decode_items[BlockX()];

@@ -10,25 +10,13 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/kv_scale.h"
 #include "kernels/cuda/kv_slab.h"
+#include "kernels/cuda/operations.h"
 
 namespace catserve::cuda {
 
 inline constexpr int kPrepareWarps = 4;
 inline constexpr int kPrepareThreads = kPrepareWarps * kWarpThreads;
 inline constexpr int kPairsMax = 4;  // of a lane: head sizes up to 256
-
-struct PrepareHeadsArgs {
-  void* qkv;  // [rows, (heads + 2 kv_heads) * head_dim], rows `stride` elements apart
-  int64_t stride;
-  int32_t heads;
-  KvSlab kv;                 // kv_heads and head_dim are read even where nothing is written
-  const float* q_norm;       // [head_dim], or null
-  const float* k_norm;       // [head_dim], or null
-  const float* rotary;       // [positions, head_dim]: cos, then sin
-  const int32_t* positions;  // [rows]
-  const int64_t* slots;      // [rows] page * kPageEntries + entry, or -1; null: nothing is written
-  float norm_eps;
-};
 
 inline LaunchShape PrepareHeadsShape(const PrepareHeadsArgs& args, int rows) {
   return {
@@ -80,11 +68,31 @@ struct HeadPairs {
     }
   }
 
+  // The largest magnitude, NaN if there is one: by bits, which order as magnitudes do with NaN
+  // above all, where fmaxf would drop it.
   __device__ float Largest() const {
-    float largest = 0.0f;
+    uint32_t largest = 0;
     CATSERVE_UNROLL
-    for (int p = 0; p < kPairsMax; ++p) largest = fmaxf(largest, fmaxf(fabsf(u[p]), fabsf(v[p])));
-    return MaxOverLanes(largest);
+    for (int p = 0; p < kPairsMax; ++p) {
+      for (const float x : {fabsf(u[p]), fabsf(v[p])}) {
+        uint32_t bits;
+        memcpy(&bits, &x, sizeof(bits));
+        largest = bits > largest ? bits : largest;
+      }
+    }
+    CATSERVE_UNROLL
+    for (int step = 1; step < kWarpThreads; step *= 2) {
+      const uint32_t other = ShuffleXor(largest, step);
+      largest = other > largest ? other : largest;
+    }
+    float magnitude;
+    memcpy(&magnitude, &largest, sizeof(magnitude));
+    return magnitude;
+  }
+
+  __device__ void Clear() {
+    CATSERVE_UNROLL
+    for (int p = 0; p < kPairsMax; ++p) u[p] = v[p] = 0.0f;
   }
 
   // What is written is divided by `scale`.
@@ -101,13 +109,15 @@ struct HeadPairs {
 };
 
 template <typename KV>
-__device__ inline void WriteEntry(const KvSlab& kv, int64_t index, const HeadPairs& pairs) {
+__device__ inline void WriteEntry(const KvSlab& kv, int64_t index, HeadPairs& pairs) {
   KV* const head = static_cast<KV*>(kv.data) + index * kv.head_dim;
   if constexpr (kHasScale<KV>) {
     const BF16 stored = EntryScale<KV>(pairs.Largest());
     const float scale = ToFloat(stored);
     if (Lane() == 0) kv.scales[index] = stored;
-    pairs.Store(head, kv.head_dim / 2, scale == 0.0f ? 1.0f : scale);  // all zero: any will do
+    const bool holds = scale > 0.0f && scale < INFINITY;
+    if (!holds) pairs.Clear();
+    pairs.Store(head, kv.head_dim / 2, holds ? scale : 1.0f);
   } else {
     pairs.Store(head, kv.head_dim / 2, 1.0f);
   }

@@ -3,22 +3,12 @@
 #pragma once
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/operations.h"
 
 namespace catserve::cuda {
 
 inline constexpr int kNormWarps = 4;
 inline constexpr int kNormThreads = kNormWarps * kWarpThreads;
-
-struct RmsNormArgs {
-  void* out;            // [rows, width], rows out_stride elements apart; may be x if both are F32
-  const float* x;       // [rows, width], rows x_stride elements apart
-  const float* weight;  // [width]
-  int64_t out_stride;
-  int64_t x_stride;
-  int32_t rows;
-  int32_t width;
-  float eps;
-};
 
 inline LaunchShape RmsNormShape(const RmsNormArgs& args) {
   return {.blocks_x = static_cast<uint32_t>(DivideUp(args.rows, kNormWarps)),

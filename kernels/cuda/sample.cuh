@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/block_reduce.cuh"
 #include "kernels/cuda/logits.cuh"
+#include "kernels/cuda/operations.h"
 
 namespace catserve::cuda {
 
@@ -12,39 +13,6 @@ inline constexpr int kSampleThreads = 512;
 inline constexpr int kDigitBits = 11;
 inline constexpr int kDigits = 1 << kDigitBits;
 static_assert(kRankBits % kDigitBits == 0 && kDigits % kSampleThreads == 0);
-
-// A SampleSpec as the host prepares it; lists lie in device memory.
-struct SampleRow {
-  int32_t greedy;  // 1: the likeliest token; scale, top_k, top_p, least and word are not read
-  float scale;     // min(log2(e) / temperature, largest F32)
-  float repetition_penalty;
-  float presence_penalty;
-  float frequency_penalty;
-  int32_t penalizes;  // 0: the three above change nothing, prompt and generated are not read
-  int32_t top_k;      // 0: all
-  float top_p;        // >= 1: all
-  uint64_t least;     // trunc(2^40 min_p); 0: all
-  uint64_t word;      // RandomWord(seed, choice, position)
-  const int32_t* bias_ids;
-  const float* biases;
-  int32_t bias_count;
-  const int32_t* forbidden;
-  int32_t forbidden_count;
-  const int32_t* prompt;
-  int32_t prompt_count;
-  const int32_t* generated;
-  int32_t generated_count;
-};
-
-struct SampleArgs {
-  const float* logits;  // [rows, >= vocab_size], rows `stride` elements apart; not changed
-  int64_t stride;
-  int32_t vocab_size;  // at most 2^kIdBits
-  const SampleRow* rows;
-  float* z;          // [rows, vocab_size] scratch
-  uint32_t* counts;  // [rows, vocab_size] scratch
-  int32_t* ids;      // [rows]
-};
 
 inline LaunchShape SampleShape(int rows) {
   return {.blocks_x = static_cast<uint32_t>(rows), .threads = kSampleThreads};

@@ -5,22 +5,11 @@
 
 #include "kernels/cuda/block_reduce.cuh"
 #include "kernels/cuda/logits.cuh"
+#include "kernels/cuda/operations.h"
 
 namespace catserve::cuda {
 
 inline constexpr int kScoreThreads = 256;
-
-struct ScoreTokensArgs {
-  const float* logits;  // [rows, >= vocab_size], rows `stride` elements apart
-  int64_t stride;
-  int32_t vocab_size;
-  int32_t top_max;         // columns of top_ids and top_logprobs
-  const int32_t* targets;  // [rows], of the vocabulary
-  const int32_t* top_n;    // [rows], at most top_max and vocab_size
-  float* logprobs;         // [rows]
-  int32_t* top_ids;        // [rows, top_max]; the first top_n[row] are written, likeliest first
-  float* top_logprobs;     // [rows, top_max]
-};
 
 inline LaunchShape ScoreTokensShape(int rows) {
   return {.blocks_x = static_cast<uint32_t>(rows), .threads = kScoreThreads};

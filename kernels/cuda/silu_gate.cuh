@@ -3,36 +3,28 @@
 #pragma once
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/operations.h"
 
 namespace catserve::cuda {
 
 inline constexpr int kSiluThreads = 256;
 
-struct SiluGateArgs {
-  void* out;            // [rows, width], rows out_stride elements apart
-  const void* gate_up;  // [rows, 2 width], rows in_stride elements apart
-  int64_t out_stride;
-  int64_t in_stride;
-  int32_t rows;
-  int32_t width;
-};
-
 inline LaunchShape SiluGateShape(const SiluGateArgs& args) {
-  return {.blocks_x = static_cast<uint32_t>(DivideUp(args.width, kSiluThreads)),
-          .blocks_y = static_cast<uint32_t>(args.rows),
+  return {.blocks_x = static_cast<uint32_t>(args.rows),
+          .blocks_y = static_cast<uint32_t>(DivideUp(args.width, kSiluThreads)),
           .threads = kSiluThreads};
 }
 
 template <typename T>
 __global__ void __launch_bounds__(kSiluThreads)
     SiluGate(const __grid_constant__ SiluGateArgs args) {
-  const int i = BlockX() * kSiluThreads + ThreadX();
+  const int i = BlockY() * kSiluThreads + ThreadX();
   if (i >= args.width) return;
-  const T* const row = static_cast<const T*>(args.gate_up) + BlockY() * args.in_stride;
+  const T* const row = static_cast<const T*>(args.gate_up) + BlockX() * args.in_stride;
   const float gate = ToFloat(row[i]);
   const float up = ToFloat(row[args.width + i]);
   const float silu = gate / (1.0f + Exp2(gate * -1.44269504f));
-  static_cast<T*>(args.out)[BlockY() * args.out_stride + i] = FromFloat<T>(silu * up);
+  static_cast<T*>(args.out)[BlockX() * args.out_stride + i] = FromFloat<T>(silu * up);
 }
 
 }  // namespace catserve::cuda

@@ -13,15 +13,20 @@
 
 namespace catserve::cuda {
 
+// Entries of any multiple of 8 elements are aligned for this: those of one byte a number are not
+// where a head size is no multiple of 16.
+template <typename KV, bool kExact>
+inline constexpr int kEntryVectorBytes = kExact || sizeof(KV) > 1 ? 16 : 8;
+
 // How the lanes share the entries of a tile. kHeadDim: the head size itself if kExact, else the
-// most it may be (any multiple of 8; lanes beyond it are idle).
-template <typename Stored, int kDim, bool kIsExact>
+// most it may be (any multiple of kVector; lanes beyond it are idle).
+template <typename Stored, int kDim, bool kIsExact,
+          int kBytes = kEntryVectorBytes<Stored, kIsExact>>
 struct TileLayout {
   using KV = Stored;
   static constexpr int kHeadDim = kDim;
   static constexpr bool kExact = kIsExact;
-  // A multiple of 8 need not be one of 16: entries of one byte are then only 8-byte aligned.
-  static constexpr int kVectorBytes = kExact || sizeof(KV) > 1 ? 16 : 8;
+  static constexpr int kVectorBytes = kBytes;
   static constexpr int kVector = kVectorBytes / sizeof(KV);
   static constexpr int kLanes = kHeadDim / kVector < 32 ? kHeadDim / kVector : 32;
   static constexpr int kVectors = kHeadDim / kVector / kLanes;  // that a lane holds of an entry
@@ -39,6 +44,10 @@ struct TileLayout {
   }
   __device__ static int EntryOf(int load) { return load * kTogether + Lane() / kLanes; }
 };
+
+// Head sizes that are even and no more: two elements at a time.
+template <typename KV>
+using NarrowLayout = TileLayout<KV, 256, false, 2 * sizeof(KV)>;
 
 // Entry i of a tile lies `stride` elements after entry i - 1.
 template <typename KV>

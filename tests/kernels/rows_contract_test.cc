@@ -2,8 +2,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string_view>
 #include <tuple>
 
+#include "absl/status/status.h"
 #include "tests/kernels/device.h"
 
 namespace catserve {
@@ -98,6 +100,15 @@ TEST_P(RmsNormContract, OfZerosIsZero) {
   EXPECT_EQ(x.Read(), std::vector<float>(6, 0.0f));
 }
 
+// x as it is multiplied: the CUDA backend rounds more than eight rows to the type of weights held
+// with 16 bits.
+std::vector<float> AsMultiplied(const Backend& backend, DType weights, int64_t rows,
+                                const std::vector<float>& x) {
+  const bool rounds = std::string_view(backend.Description()).starts_with("cuda") && rows > 8;
+  if (!rounds) return x;
+  return HostMatrix(weights, 1, static_cast<int64_t>(x.size()), x).values;
+}
+
 // [rows, in, out] and the weights' dtype.
 void CheckMatMul(Backend& backend, DType dtype, int64_t rows, int64_t in, int64_t out_features) {
   SCOPED_TRACE(::testing::Message()
@@ -109,7 +120,7 @@ void CheckMatMul(Backend& backend, DType dtype, int64_t rows, int64_t in, int64_
   auto packed = backend.Pack(w.view()).value();
   EXPECT_EQ(packed->out_features(), out_features);
   EXPECT_EQ(packed->in_features(), in);
-  EXPECT_GE(packed->bytes(), out_features * in * (dtype == DType::kBF16 ? 2 : 4));
+  EXPECT_GE(packed->bytes(), out_features * in * (dtype == DType::kF32 ? 4 : 2));
   Tensor x_tensor(backend, {rows, in}, x);
   Tensor set(backend, {rows, out_features});
   Tensor added(backend, {rows, out_features}, before);
@@ -117,11 +128,12 @@ void CheckMatMul(Backend& backend, DType dtype, int64_t rows, int64_t in, int64_
   backend.MatMul(added, x_tensor, *packed, /*add=*/true);
   const std::vector<float> got = set.Read();
   const std::vector<float> got_added = added.Read();
+  const std::vector<float> multiplied = AsMultiplied(backend, dtype, rows, x);
   for (int64_t i = 0; i < rows * out_features; ++i) {
     double want = 0, magnitude = 0;
     for (int64_t k = 0; k < in; ++k) {
       const double weight = w.values[i % out_features * in + k];
-      const double term = x[i / out_features * in + k] * weight;
+      const double term = multiplied[i / out_features * in + k] * weight;
       want += term;
       magnitude += std::abs(term);
     }
@@ -207,7 +219,9 @@ TEST_P(MatMulContract, Int4HoldsWeightsAndInputsByGroups) {
     constexpr int64_t kIn = 131, kOut = 37, kRows = 6;  // the last group is short, the last panel
     Random random(10);
     HostMatrix w(dtype, kOut, kIn, random.Normal(kOut * kIn));
-    const auto packed = backend_->Pack(w.view(), WeightFormat::kInt4).value();
+    auto made = backend_->Pack(w.view(), WeightFormat::kInt4);
+    if (absl::IsUnimplemented(made.status())) GTEST_SKIP() << made.status();
+    const auto packed = *std::move(made);
     EXPECT_EQ(packed->bytes(), 3 * 16 * 5 * (16 + 4)) << "5 bits a weight";
     const std::vector<float> x = random.Normal(kRows * kIn);
     Tensor out(*backend_, {kRows, kOut});
@@ -234,7 +248,9 @@ TEST_P(MatMulContract, Int4OfEqualWeightsIsExactAndOfNoNumberIsNone) {
   values[120] = kLargest;  // their distance is infinite
   values[121] = -kLargest;
   HostMatrix w(DType::kF32, 4, 40, values);
-  const auto packed = backend_->Pack(w.view(), WeightFormat::kInt4).value();
+  auto made = backend_->Pack(w.view(), WeightFormat::kInt4);
+  if (absl::IsUnimplemented(made.status())) GTEST_SKIP() << made.status();
+  const auto packed = *std::move(made);
   Tensor out(*backend_, {1, 4});
   std::vector<float> x(40, 0.0f);
   x[0] = 127;

@@ -13,6 +13,7 @@ using testing::kNaN;
 using testing::OnEveryBackend;
 using testing::OracleDraw;
 using testing::Random;
+using testing::Repeats;
 using testing::Tensor;
 
 class SampleContract : public OnEveryBackend {
@@ -62,7 +63,7 @@ TEST_P(SampleContract, GreedySurvivesNonFiniteLogits) {
 }
 
 TEST_P(SampleContract, DrawsSurviveNonFiniteLogits) {
-  for (uint64_t position = 0; position < 50; ++position) {
+  for (uint64_t position = 0; position < Repeats(50, 5); ++position) {
     const SampleSpec spec{.temperature = 1, .position = position};
     EXPECT_EQ(DrawOne({kNaN, 1, -kInfinity, kNaN}, spec), 1);
     EXPECT_EQ(DrawOne({3, kInfinity, 2}, spec), 1);
@@ -71,22 +72,25 @@ TEST_P(SampleContract, DrawsSurviveNonFiniteLogits) {
 }
 
 TEST_P(SampleContract, ExtremeTemperaturesAreTheirLimits) {
-  for (uint64_t position = 0; position < 50; ++position) {
+  for (uint64_t position = 0; position < Repeats(50, 5); ++position) {
     for (const float cold : {1e-45f, 1e-38f, 1e-6f}) {
       EXPECT_EQ(DrawOne({1, 1.5f, 1}, {.temperature = cold, .position = position}), 1);
     }
   }
   std::vector<int> counts(3);
-  for (uint64_t position = 0; position < 3000; ++position) {
-    ++counts[DrawOne({-90, 0, 90}, {.temperature = 1e38f, .position = position})];
+  const int draws = Repeats(3000, 45);
+  for (int position = 0; position < draws; ++position) {
+    const auto at = static_cast<uint64_t>(position);
+    ++counts[DrawOne({-90, 0, 90}, {.temperature = 1e38f, .position = at})];
   }
-  for (const int count : counts) EXPECT_NEAR(count, 1000, 130);
+  const double five_deviations = 5 * std::sqrt(draws * 2.0 / 9.0);
+  for (const int count : counts) EXPECT_NEAR(count, draws / 3.0, five_deviations);
 }
 
 TEST_P(SampleContract, ForbiddenIdsAreDrawnOnlyIfAllAreForbidden) {
   const std::vector<int32_t> first_two = {0, 1, 1};
   const std::vector<int32_t> all = {2, 0, 1};
-  for (uint64_t position = 0; position < 40; ++position) {
+  for (uint64_t position = 0; position < Repeats(40, 4); ++position) {
     for (const float temperature : {0.0f, 1.0f, 100.0f}) {
       SampleSpec spec{.temperature = temperature, .forbidden = first_two, .position = position};
       EXPECT_EQ(DrawOne({9, 8, -50}, spec), 2);
@@ -126,7 +130,7 @@ TEST_P(SampleContract, IdsOutsideTheVocabularyAreIgnored) {
 TEST_P(SampleContract, AgreesWithTheSortedOracle) {
   Random random(31);
   for (const int32_t vocab : {1, 2, 7, 8, 33, 500, 3001}) {
-    for (int trial = 0; trial < 60; ++trial) {
+    for (int trial = 0; trial < Repeats(60, 9); ++trial) {
       std::vector<float> logits = random.Normal(vocab, 3.0f);
       for (int32_t i = 0; trial % 3 == 0 && i < vocab / 4; ++i) {
         logits[random.Below(vocab)] = std::round(logits[random.Below(vocab)]);  // ties
@@ -167,7 +171,7 @@ TEST_P(SampleContract, ReplacesAsManyIdsAsThereAreTiesWithTheLastOfTopK) {
   // Of four equal ids after the best, top-k 3 keeps the two lowest.
   const std::vector<float> logits = {1, 1, 2, 1, 1};
   std::vector<int> counts(5);
-  for (uint64_t position = 0; position < 300; ++position) {
+  for (uint64_t position = 0; position < Repeats(300, 40); ++position) {
     ++counts[DrawOne(logits, {.temperature = 1, .top_k = 3, .position = position})];
   }
   EXPECT_GT(counts[0], 0);
@@ -180,7 +184,7 @@ TEST_P(SampleContract, ReplacesAsManyIdsAsThereAreTiesWithTheLastOfTopK) {
 TEST_P(SampleContract, DrawsFromTheSoftmax) {
   const std::vector<float> logits = {0, 1, 2, -1, 0.5f, 3, 2.5f, -2, 1.5f, 0.2f};
   const float temperature = 0.8f;
-  const int64_t batch = 500, batches = 60;
+  const int64_t batch = 500, batches = Repeats(60, 1);
   std::vector<double> p;
   for (const float logit : logits) p.push_back(std::exp(double{logit} / temperature));
   const double sum = std::accumulate(p.begin(), p.end(), 0.0);
@@ -206,23 +210,24 @@ TEST_P(SampleContract, RandomnessIsKeyedBySeedChoiceAndPositionAlone) {
   specs[1].seed = 6;
   specs[2].choice = 2;
   specs[3].position = 10;
-  for (int i = 0; i < 20; ++i) {
+  for (int i = 0; i < Repeats(20, 3); ++i) {
     for (SampleSpec& spec : specs) spec.seed += 1000;
     const std::vector<TokenDraw> together = Draw(logits, specs);
     for (size_t row = 0; row < specs.size(); ++row) {
       EXPECT_EQ(DrawOne(logits, specs[row]), together[row].id) << "depends on the batch";
     }
   }
-  // 64 draws under each key: two keys that shared their randomness would agree everywhere.
+  // Draws under each key: two keys that shared their randomness would agree everywhere.
+  const int draws = Repeats(64, 12);
   for (int other = 1; other < 4; ++other) {
     int equal = 0;
-    for (uint64_t i = 0; i < 64; ++i) {
+    for (uint64_t i = 0; i < draws; ++i) {
       SampleSpec a = specs[0], b = specs[other];
       a.seed += i << 32;
       b.seed += i << 32;
       equal += DrawOne(logits, a) == DrawOne(logits, b);
     }
-    EXPECT_LT(equal, 16) << "key " << other;
+    EXPECT_LT(equal, draws / 4) << "key " << other;
   }
 }
 

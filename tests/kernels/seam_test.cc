@@ -1,9 +1,13 @@
 // The plain parts of the seam: checks, views, memory, and the factory.
 #include <cstdint>
+#include <cstdio>
 #include <limits>
+#include <string>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/backend_factory.h"
+#include "kernels/backend_lost.h"
 #include "kernels/check.h"
 #include "tests/kernels/device.h"
 
@@ -25,6 +29,22 @@ TEST(CheckDeathTest, SaysWhereWhatAndWhatToDo) {
   const int pages = 3;
   EXPECT_DEATH(CATSERVE_CHECK(pages > 4) << "give it " << 4 << " pages",
                "seam_test.cc:[0-9]+: check failed: pages > 4: give it 4 pages");
+}
+
+TEST(BackendLostDeathTest, SaysWhatFailedAndEndsTheProcess) {
+  EXPECT_EXIT(BackendLost("copying memory", "out of order"),
+              ::testing::ExitedWithCode(kExitBackendLost),
+              "^catserve: the GPU failed while copying memory: out of order; see the driver's log");
+}
+
+TEST(BackendLostDeathTest, TellsWhoeverListensFirst) {
+  const auto lose = [] {
+    OnBackendLost(
+        [](const std::string& message) { std::fprintf(stderr, "heard: %s", message.c_str()); });
+    BackendLost("waiting for its work", "unplugged");
+  };
+  EXPECT_EXIT(lose(), ::testing::ExitedWithCode(kExitBackendLost),
+              "^heard: the GPU failed while waiting for its work: unplugged");
 }
 
 TEST(TensorViewTest, SlicesRowsAndColumns) {

@@ -10,8 +10,10 @@
 
 #include "kernels/bfloat16.h"
 #include "kernels/cuda/emulator/emulator.h"
+#include "kernels/cuda/emulator/queue.h"
 #include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/number.h"
+#include "kernels/cuda/operations.h"
 #include "kernels/float8.h"
 
 #define __global__ inline
@@ -34,6 +36,11 @@ T& Shared(Place place = Place::Current()) {
 }  // namespace catserve::cuda::emulator
 
 namespace catserve::cuda {
+
+template <typename Args>
+void Launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args, Stream stream) {
+  emulator::QueueOf(stream).AddLaunch(shape, [kernel, args] { kernel(args); });
+}
 
 inline int ThreadX() { return static_cast<int>(emulator::Index().thread); }
 inline int BlockX() { return static_cast<int>(emulator::Index().block_x); }
@@ -68,16 +75,16 @@ T AtomicAdd(T* sum, std::type_identity_t<T> value) {
   return before;
 }
 
-// Words of up to 16 bytes that were loaded at once.
+// Words of up to 16 bytes that were loaded at once; two bytes are half of one.
 template <int kBytes>
 struct Words {
-  uint32_t word[kBytes / 4];
+  uint32_t word[(kBytes + 3) / 4];
 };
 template <int kBytes>
 Words<kBytes> LoadVector(const void* from, emulator::Place place = emulator::Place::Current()) {
-  static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);
+  static_assert(kBytes == 2 || kBytes == 4 || kBytes == 8 || kBytes == 16);
   if (reinterpret_cast<uintptr_t>(from) % kBytes != 0) emulator::Die("a misaligned load", place);
-  Words<kBytes> words;
+  Words<kBytes> words{};
   std::memcpy(&words, from, kBytes);
   return words;
 }

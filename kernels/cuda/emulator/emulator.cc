@@ -45,9 +45,11 @@ bool Same(const Place& a, const Place& b) {
 class Machine {
  public:
   Machine(const LaunchShape& shape, uint32_t seed, const std::function<void()>& thread)
-      : shape_(shape), seed_(seed), thread_(thread), random_(seed), fibers_(shape.threads) {
-    for (Fiber& fiber : fibers_) fiber.stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
-  }
+      : shape_(shape),
+        seed_(seed),
+        thread_(thread),
+        random_(seed),
+        fibers_(Fibers(shape.threads)) {}
 
   void RunBlock(uint32_t x, uint32_t y);
 
@@ -59,11 +61,12 @@ class Machine {
   const LaunchShape& shape() const { return shape_; }
 
  private:
+  static std::span<const std::unique_ptr<Fiber>> Fibers(uint32_t count);
   static void Enter();  // where a fiber begins
   void RunRound();
   void HoldBack(std::vector<uint32_t>& ready);
   void Yield(State state, Place place);
-  Fiber& running() { return fibers_[index_.thread]; }
+  Fiber& running() { return *fibers_[index_.thread]; }
   bool Waiting(State state) const;
   [[noreturn]] void ReportDeadlock();
 
@@ -71,7 +74,7 @@ class Machine {
   uint32_t seed_;
   const std::function<void()>& thread_;
   std::mt19937 random_;
-  std::vector<Fiber> fibers_;
+  std::span<const std::unique_ptr<Fiber>> fibers_;
   std::vector<Warp> warps_;
   FiberContext scheduler_;
   ThreadIndex index_;
@@ -92,10 +95,7 @@ void Machine::RunBlock(uint32_t x, uint32_t y) {
   ahead_ = kNobody;
   shared_bytes_ = 0;
   shared_.fill(std::byte{0xff});
-  for (Fiber& fiber : fibers_) {
-    fiber.state = State::kReady;
-    fiber.context.Prepare({fiber.stack.get(), kStackBytes}, &Machine::Enter);
-  }
+  for (const auto& fiber : fibers_) fiber->state = State::kReady;
   while (returned_ < shape_.threads) RunRound();
 }
 
@@ -104,7 +104,7 @@ void Machine::RunBlock(uint32_t x, uint32_t y) {
 void Machine::RunRound() {
   std::vector<uint32_t> ready;
   for (uint32_t t = 0; t < fibers_.size(); ++t) {
-    if (fibers_[t].state == State::kReady) ready.push_back(t);
+    if (fibers_[t]->state == State::kReady) ready.push_back(t);
   }
   if (ready.empty()) ReportDeadlock();
   if (seed_ != 0) {
@@ -113,7 +113,7 @@ void Machine::RunRound() {
   }
   for (const uint32_t t : ready) {
     index_.thread = t;
-    fibers_[t].context.ResumeFrom(scheduler_);
+    fibers_[t]->context.ResumeFrom(scheduler_);
   }
 }
 
@@ -132,12 +132,25 @@ void Machine::HoldBack(std::vector<uint32_t>& ready) {
   });
 }
 
+// Kept from launch to launch: stacks are dear to make, and a fiber whose thread has returned goes
+// on with another.
+std::span<const std::unique_ptr<Fiber>> Machine::Fibers(uint32_t count) {
+  static thread_local std::vector<std::unique_ptr<Fiber>> fibers;
+  while (fibers.size() < count) {
+    fibers.push_back(std::make_unique<Fiber>());
+    fibers.back()->stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
+    fibers.back()->context.Prepare({fibers.back()->stack.get(), kStackBytes}, &Machine::Enter);
+  }
+  return std::span(fibers).first(count);
+}
+
 void Machine::Enter() {
   FiberContext::Entered();
-  machine->thread_();
-  ++machine->returned_;
-  machine->running().state = State::kReturned;
-  machine->running().context.LeaveTo(machine->scheduler_);
+  for (;;) {
+    machine->thread_();
+    ++machine->returned_;
+    machine->Yield(State::kReturned, {});
+  }
 }
 
 void Machine::Yield(State state, Place place) {
@@ -154,7 +167,7 @@ void Machine::WaitForBlock(Place place) {
   if (++at_barrier_ < shape_.threads) return Yield(State::kAtBlockBarrier, place);
   at_barrier_ = 0;
   ahead_ = kNobody;
-  for (Fiber& fiber : fibers_) fiber.state = State::kReady;
+  for (const auto& fiber : fibers_) fiber->state = State::kReady;
 }
 
 std::span<const LaneValue, kWarpThreads> Machine::Exchange(const void* value, size_t bytes,
@@ -175,7 +188,7 @@ std::span<const LaneValue, kWarpThreads> Machine::Exchange(const void* value, si
   } else {
     warp.arrived = 0;
     ++warp.generation;
-    for (uint32_t t = first; t < first + kWarpThreads; ++t) fibers_[t].state = State::kReady;
+    for (uint32_t t = first; t < first + kWarpThreads; ++t) fibers_[t]->state = State::kReady;
   }
   return given;
 }
@@ -188,13 +201,14 @@ void* Machine::Shared(size_t bytes, Place place) {
 
 bool Machine::Waiting(State state) const {
   return std::any_of(fibers_.begin(), fibers_.end(),
-                     [&](const Fiber& fiber) { return fiber.state == state; });
+                     [&](const auto& fiber) { return fiber->state == state; });
 }
 
 void Machine::ReportDeadlock() {
-  for (const Fiber& fiber : fibers_) {
+  for (uint32_t t = 0; t < fibers_.size(); ++t) {
+    const Fiber& fiber = *fibers_[t];
     if (fiber.state == State::kReturned) continue;
-    index_.thread = static_cast<uint32_t>(&fiber - fibers_.data());
+    index_.thread = t;
     if (returned_ > 0) Die("waits for threads that have returned", fiber.place);
     if (Waiting(State::kAtBlockBarrier) && Waiting(State::kAtWarpCollective)) {
       Die("some threads wait for their warp, others for the block", fiber.place);

@@ -100,9 +100,9 @@ TEST(EmulatedGather, CopiesRowsOfEveryTypeDirectlyAndByTheHistory) {
   const GatherArgs args{.out = out.data(),
                         .out_stride = kWidth,
                         .width = kWidth,
-                        .tables = {{f32.data(), kWidth, TableType::kF32},
-                                   {bf16.data(), kWidth, TableType::kBF16},
-                                   {f16.data(), kWidth, TableType::kF16}},
+                        .tables = {{f32.data(), kWidth, DType::kF32},
+                                   {bf16.data(), kWidth, DType::kBF16},
+                                   {f16.data(), kWidth, DType::kF16}},
                         .history = history,
                         .items = items,
                         .count = &count};
@@ -187,9 +187,11 @@ void CheckBlockAttention(int32_t heads, int32_t kv_heads, int32_t head_dim) {
   // Chunks of 4, 16 and 32 tokens with two rows beside them, and a lone row, in mixed order.
   const std::vector<RowBlock> blocks = {{0, 18}, {18, 6}, {24, 1}, {25, 34}};
   constexpr int32_t kRows = 59;
-  std::vector<BlockOfRow> of_rows;
+  std::vector<BlockRow> of_rows;
   for (const RowBlock& block : blocks) {
-    of_rows.resize(block.first + block.count, {block.first, block.count});
+    for (int32_t i = 0; i < block.count; ++i) {
+      of_rows.push_back({block.first + i, block.first, block.count});
+    }
   }
   const int64_t width = int64_t{heads + 2 * kv_heads} * head_dim;
   const int64_t out_width = int64_t{heads} * head_dim;
@@ -218,6 +220,7 @@ void CheckBlockAttention(int32_t heads, int32_t kv_heads, int32_t head_dim) {
 TEST(EmulatedBlockAttention, MatchesTheCpuForChunksOfAllSizes) {
   CheckBlockAttention<float, TileLayout<float, 64, false>>(2, 2, 24);
   CheckBlockAttention<BF16, TileLayout<BF16, 64, true>>(2, 1, 64);
+  CheckBlockAttention<float, NarrowLayout<float>>(1, 1, 10);
 }
 
 }  // namespace

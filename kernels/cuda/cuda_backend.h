@@ -1,0 +1,30 @@
+// The backend of one NVIDIA GPU: its operations are started in order on one stream and return at
+// once. Products of 16-bit weights with more than eight rows round the rows to the weights' type
+// (tensor cores); everything else is computed in F32, as on the CPU. Runs are deterministic; that a
+// row's bits do not depend on its batch is promised on the CPU alone.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+
+namespace catserve::cuda {
+
+// Memory that the backend takes for itself at start.
+struct CudaMemory {
+  // On the device, for what an operation needs between its kernels: rows are cut to fit it. One row
+  // of logits takes 8 bytes for each id of the vocabulary.
+  int64_t scratch_bytes = int64_t{128} << 20;
+  // On the device and pinned on the host: the lists of an operation must fit it.
+  int64_t upload_bytes = int64_t{32} << 20;
+  // Pinned on the host: the results of an operation must fit it.
+  int64_t download_bytes = int64_t{4} << 20;
+};
+
+// Buffers and matrices must not outlive the backend, which serves one thread at a time. Errors:
+// UNAVAILABLE that says which of GPU, driver and cuBLAS is missing; RESOURCE_EXHAUSTED.
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaMemory& memory = {});
+
+}  // namespace catserve::cuda

@@ -1,0 +1,127 @@
+// The runtime of CUDA. Linked statically: a machine without a driver gets a message, not a missing
+// library.
+#include <cuda_runtime_api.h>
+
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/backend_lost.h"
+#include "kernels/cuda/runtime.h"
+
+namespace catserve::cuda {
+namespace {
+
+void Require(cudaError_t error, const char* during) {
+  if (error != cudaSuccess) BackendLost(during, cudaGetErrorString(error));
+}
+
+absl::Status Unavailable(const char* what, cudaError_t error) {
+  return absl::UnavailableError(absl::StrCat(
+      what, ": ", cudaGetErrorString(error),
+      "; the cuda backend needs an NVIDIA GPU and its driver (nvidia-smi must show them), "
+      "--backend=cpu does not"));
+}
+
+// Kernels are compiled for sm_80 and above; older devices would fail at the first launch.
+constexpr int kComputeCapabilityMin = 80;
+
+absl::StatusOr<DeviceFacts> ReadFacts() {
+  int devices = 0;
+  cudaError_t error = cudaGetDeviceCount(&devices);
+  if (error != cudaSuccess) return Unavailable("no CUDA device answers", error);
+  cudaDeviceProp properties{};
+  error = cudaGetDeviceProperties(&properties, 0);
+  if (error != cudaSuccess) return Unavailable("the first CUDA device does not answer", error);
+  const int capability = properties.major * 10 + properties.minor;
+  if (capability < kComputeCapabilityMin) {
+    return absl::UnavailableError(absl::StrCat(properties.name, " has compute capability ",
+                                               properties.major, ".", properties.minor,
+                                               "; the cuda backend needs 8.0 or more"));
+  }
+  return DeviceFacts{.name = properties.name,
+                     .compute_capability = capability,
+                     .multiprocessors = properties.multiProcessorCount,
+                     .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem)};
+}
+
+absl::Status Exhausted(int64_t bytes) {
+  size_t free = 0;
+  size_t total = 0;
+  cudaGetLastError();  // a refused allocation is no lost device: forget it
+  Require(cudaMemGetInfo(&free, &total), "asking for free memory");
+  return absl::ResourceExhaustedError(
+      absl::StrCat("cannot allocate ", bytes, " bytes of the GPU's memory; the machine has ", free,
+                   " free of ", total, ". Use a smaller model or fewer KV pages"));
+}
+
+absl::Status CheckSize(int64_t bytes) {
+  if (bytes >= 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("a buffer of ", bytes, " bytes was asked for: its size overflowed"));
+}
+
+}  // namespace
+
+class Runtime::Impl {
+ public:
+  DeviceFacts facts;
+  cudaStream_t stream = nullptr;
+};
+
+absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create() {
+  absl::StatusOr<DeviceFacts> facts = ReadFacts();
+  if (!facts.ok()) return facts.status();
+  auto impl = std::make_unique<Impl>();
+  impl->facts = *std::move(facts);
+  const cudaError_t error = cudaStreamCreateWithFlags(&impl->stream, cudaStreamNonBlocking);
+  if (error != cudaSuccess) return Unavailable("no stream can be made", error);
+  return std::unique_ptr<Runtime>(new Runtime(std::move(impl)));
+}
+
+Runtime::Runtime(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Runtime::~Runtime() { cudaStreamDestroy(impl_->stream); }
+
+const DeviceFacts& Runtime::facts() const { return impl_->facts; }
+Stream Runtime::stream() const { return {impl_->stream}; }
+
+absl::StatusOr<void*> Runtime::Allocate(int64_t bytes) {
+  if (absl::Status status = CheckSize(bytes); !status.ok()) return status;
+  void* data = nullptr;
+  const size_t size = bytes > 0 ? static_cast<size_t>(bytes) : 1;
+  if (cudaMalloc(&data, size) != cudaSuccess) return Exhausted(bytes);
+  return data;
+}
+
+void Runtime::Free(void* data) {
+  Synchronize();
+  Require(cudaFree(data), "freeing memory");
+}
+
+absl::StatusOr<void*> Runtime::AllocatePinned(int64_t bytes) {
+  if (absl::Status status = CheckSize(bytes); !status.ok()) return status;
+  void* data = nullptr;
+  const size_t size = bytes > 0 ? static_cast<size_t>(bytes) : 1;
+  const cudaError_t error = cudaMallocHost(&data, size);
+  if (error == cudaSuccess) return data;
+  return absl::ResourceExhaustedError(
+      absl::StrCat("cannot pin ", bytes, " bytes of host memory: ", cudaGetErrorString(error),
+                   ". Free some memory of this machine"));
+}
+
+void Runtime::FreePinned(void* data) { Require(cudaFreeHost(data), "freeing pinned memory"); }
+
+void Runtime::Copy(void* to, const void* from, int64_t bytes) {
+  Require(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, impl_->stream),
+          "copying memory");
+}
+
+void Runtime::Zero(void* data, int64_t bytes) {
+  Require(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), impl_->stream), "clearing memory");
+}
+
+void Runtime::Synchronize() {
+  Require(cudaStreamSynchronize(impl_->stream), "waiting for its work");
+}
+
+}  // namespace catserve::cuda

@@ -1,0 +1,46 @@
+#include "kernels/cuda/device_context.h"
+
+#include <cstring>
+#include <iterator>
+#include <utility>
+
+namespace catserve::cuda {
+
+absl::StatusOr<std::unique_ptr<DeviceBuffer>> DeviceBuffer::Create(DeviceContext& context,
+                                                                   int64_t bytes) {
+  absl::StatusOr<void*> data = context.runtime->Allocate(bytes);
+  if (!data.ok()) return data.status();
+  context.runtime->Zero(*data, bytes);
+  context.buffers[static_cast<const char*>(*data)] = bytes;
+  return std::unique_ptr<DeviceBuffer>(new DeviceBuffer(context, *data, bytes));
+}
+
+DeviceBuffer::~DeviceBuffer() {
+  context_.buffers.erase(static_cast<const char*>(data_));
+  context_.runtime->Free(data_);
+}
+
+bool Remembered::Holds(const Packet& inputs, const UploadArena& uploads) const {
+  return generation_ == uploads.generation() && inputs_.size() == inputs.size() &&
+         std::memcmp(inputs_.data(), inputs.data(), static_cast<size_t>(inputs.size())) == 0;
+}
+
+void Remembered::Store(const Packet& inputs, const UploadArena& uploads) {
+  inputs_ = inputs;
+  generation_ = uploads.generation();
+}
+
+bool DeviceContext::Owns(const void* address) const {
+  const auto* const byte = static_cast<const char*>(address);
+  const auto after = buffers.upper_bound(byte);
+  if (after == buffers.begin()) return false;
+  const auto& [first, bytes] = *std::prev(after);
+  return byte < first + bytes;
+}
+
+void DeviceContext::Synchronize() {
+  downloads->Finish();
+  uploads->Reset();
+}
+
+}  // namespace catserve::cuda

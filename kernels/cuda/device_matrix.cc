@@ -1,0 +1,164 @@
+#include "kernels/cuda/device_matrix.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/bfloat16.h"
+#include "kernels/check.h"
+#include "kernels/cuda/launch_shape.h"
+#include "kernels/cuda/operations.h"
+
+namespace catserve::cuda {
+namespace {
+
+constexpr int64_t kRowAlignment = 16;  // bytes: what the kernels load at once
+
+float LoadFloat(const TensorView& host, int64_t row, int64_t k) {
+  if (host.dtype == DType::kF32) return host.row<const float>(row)[k];
+  const uint16_t bits = host.row<const uint16_t>(row)[k];
+  return host.dtype == DType::kBF16 ? FloatFromBF16(bits) : FloatFromF16(bits);
+}
+
+// One output's weights as whole numbers; returns their scale (WeightFormat::kInt8).
+float Quantize(int8_t* to, const TensorView& host, int64_t row) {
+  constexpr float kMost = 127;
+  float largest = 0;
+  for (int64_t k = 0; k < host.shape[1]; ++k) {
+    const float magnitude = std::abs(LoadFloat(host, row, k));
+    // One weight that is no number makes the output none, as it would in floats.
+    if (!std::isfinite(magnitude)) return std::numeric_limits<float>::quiet_NaN();
+    largest = std::max(largest, magnitude);
+  }
+  const float scale = largest / kMost;
+  for (int64_t k = 0; scale > 0 && k < host.shape[1]; ++k) {
+    const float q = std::clamp(std::nearbyint(LoadFloat(host, row, k) / scale), -kMost, kMost);
+    to[k] = static_cast<int8_t>(q);
+  }
+  return scale;
+}
+
+void MultiplyFewRows(DeviceContext& context, const TensorView& out, const TensorView& x,
+                     const DeviceMatrix& w, bool add) {
+  for (int64_t first = 0; first < x.rows(); first += kMatVecRowsMax) {
+    const MatVecArgs args{
+        .out = out.row<float>(first),
+        .x = x.row<const float>(first),
+        .w = w.data(),
+        .scales = w.scales(),
+        .out_stride = out.row_stride,
+        .x_stride = x.row_stride,
+        .w_stride = w.stride(),
+        .rows = static_cast<int32_t>(std::min<int64_t>(kMatVecRowsMax, x.rows() - first)),
+        .in = static_cast<int32_t>(w.in_features()),
+        .out_features = static_cast<int32_t>(w.out_features()),
+        .add = add};
+    LaunchMatVec(args, w.dtype(), context.stream());
+  }
+}
+
+// x, or its copy in the type of the weights.
+Product ProductOf(DeviceContext& context, const TensorView& out, const TensorView& x,
+                  const DeviceMatrix& w) {
+  Product product{.m = w.out_features(),
+                  .n = x.rows(),
+                  .k = w.in_features(),
+                  .type = w.dtype(),
+                  .a = w.data(),
+                  .lda = w.stride(),
+                  .b = x.data,
+                  .ldb = x.row_stride,
+                  .d = out.row<float>(0),
+                  .ldd = out.row_stride};
+  if (w.dtype() == DType::kF32) return product;
+  const NarrowRowsArgs args{.out = context.scratch->Take<uint16_t>(x.rows() * w.stride()),
+                            .x = x.row<const float>(0),
+                            .out_stride = w.stride(),
+                            .x_stride = x.row_stride,
+                            .rows = static_cast<int32_t>(x.rows()),
+                            .width = static_cast<int32_t>(w.in_features())};
+  LaunchNarrowRows(args, w.dtype(), context.stream());
+  product.b = args.out;
+  product.ldb = args.out_stride;
+  return product;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DeviceMatrix>> DeviceMatrix::Create(const TensorView& host,
+                                                                   WeightFormat format,
+                                                                   DeviceContext& context) {
+  CATSERVE_CHECK(host.rank == 2 && host.dtype != DType::kI32 && host.dtype != DType::kI8)
+      << "a weight matrix is [out, in] of a float type, not rank " << host.rank << " "
+      << Name(host.dtype);
+  if (format == WeightFormat::kInt4) {
+    return absl::UnimplementedError(
+        "the cuda backend has no weights of 4 bits; hold them with 8 or 16");
+  }
+  std::unique_ptr<DeviceMatrix> matrix(new DeviceMatrix);
+  matrix->out_ = host.shape[0];
+  matrix->in_ = host.shape[1];
+  matrix->dtype_ = format == WeightFormat::kInt8 ? DType::kI8 : host.dtype;
+  const int64_t size = SizeOf(matrix->dtype_);
+  int64_t row_bytes = 0;
+  int64_t bytes = 0;
+  if (__builtin_mul_overflow(matrix->in_, size, &row_bytes) ||
+      __builtin_add_overflow(row_bytes, kRowAlignment, &bytes) ||
+      __builtin_mul_overflow(DivideUp(row_bytes, kRowAlignment) * kRowAlignment, matrix->out_,
+                             &bytes) ||
+      matrix->in_ > INT32_MAX || matrix->out_ > INT32_MAX) {
+    return absl::ResourceExhaustedError(absl::StrCat("a matrix of [", matrix->out_, ", ",
+                                                     matrix->in_, "] does not fit any memory"));
+  }
+  matrix->stride_ = DivideUp(row_bytes, kRowAlignment) * kRowAlignment / size;
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> weights = DeviceBuffer::Create(context, bytes);
+  if (!weights.ok()) return weights.status();
+  matrix->weights_ = *std::move(weights);
+
+  const bool int8 = matrix->dtype_ == DType::kI8;
+  const int64_t stride_bytes = matrix->stride_ * size;
+  std::vector<float> scales;
+  std::vector<std::byte> row(static_cast<size_t>(stride_bytes));
+  for (int64_t i = 0; i < matrix->out_; ++i) {
+    std::fill(row.begin(), row.end(), std::byte{0});
+    if (int8) {
+      scales.push_back(Quantize(reinterpret_cast<int8_t*>(row.data()), host, i));
+    } else {
+      const char* from = static_cast<const char*>(host.data) + i * host.row_stride * size;
+      std::memcpy(row.data(), from, static_cast<size_t>(row_bytes));
+    }
+    context.uploads->CopyIn(static_cast<char*>(matrix->weights_->data()) + i * stride_bytes,
+                            row.data(), stride_bytes);
+  }
+  if (!int8) return matrix;
+  const int64_t scale_bytes = matrix->out_ * SizeOf(DType::kF32);
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> buffer = DeviceBuffer::Create(context, scale_bytes);
+  if (!buffer.ok()) return buffer.status();
+  matrix->scales_ = *std::move(buffer);
+  context.uploads->CopyIn(matrix->scales_->data(), scales.data(), scale_bytes);
+  return matrix;
+}
+
+void Multiply(DeviceContext& context, const TensorView& out, const TensorView& x,
+              const DeviceMatrix& w, bool add) {
+  // Nobody's library multiplies whole numbers by floats: I8 is read again for every eight rows.
+  if (x.rows() <= kMatVecRowsMax || w.dtype() == DType::kI8) {
+    return MultiplyFewRows(context, out, x, w, add);
+  }
+  const int64_t rows_max = context.scratch->Fits(w.stride() * SizeOf(w.dtype()), 1);
+  for (int64_t first = 0; first < x.rows(); first += rows_max) {
+    const int64_t rows = std::min(rows_max, x.rows() - first);
+    context.scratch->Begin();
+    Product product = ProductOf(context, out.Rows(first, rows), x.Rows(first, rows), w);
+    product.add = add;
+    if (!context.products->Multiply(product)) {
+      MultiplyFewRows(context, out.Rows(first, rows), x.Rows(first, rows), w, add);
+    }
+  }
+}
+
+}  // namespace catserve::cuda

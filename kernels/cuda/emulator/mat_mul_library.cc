@@ -1,0 +1,53 @@
+// cuBLASLt's double: the product as BLAS defines it on columns, so that a leading dimension or a
+// transposition that is wrong gives wrong numbers here too.
+#include "kernels/cuda/mat_mul_library.h"
+
+#include <utility>
+
+#include "kernels/bfloat16.h"
+#include "kernels/cuda/emulator/queue.h"
+
+namespace catserve::cuda {
+namespace {
+
+float Number(const void* data, DType type, int64_t at) {
+  if (type == DType::kF32) return static_cast<const float*>(data)[at];
+  const uint16_t bits = static_cast<const uint16_t*>(data)[at];
+  return type == DType::kBF16 ? FloatFromBF16(bits) : FloatFromF16(bits);
+}
+
+void Run(const Product& p) {
+  for (int64_t column = 0; column < p.n; ++column) {
+    for (int64_t row = 0; row < p.m; ++row) {
+      float sum = 0.0f;
+      for (int64_t k = 0; k < p.k; ++k) {
+        sum += Number(p.a, p.type, row * p.lda + k) * Number(p.b, p.type, column * p.ldb + k);
+      }
+      float& d = p.d[column * p.ldd + row];
+      d = p.add ? d + sum : sum;
+    }
+  }
+}
+
+}  // namespace
+
+class MatMulLibrary::Impl {
+ public:
+  Stream stream;
+};
+
+absl::StatusOr<std::unique_ptr<MatMulLibrary>> MatMulLibrary::Create(Runtime& runtime) {
+  auto impl = std::make_unique<Impl>();
+  impl->stream = runtime.stream();
+  return std::unique_ptr<MatMulLibrary>(new MatMulLibrary(std::move(impl)));
+}
+
+MatMulLibrary::MatMulLibrary(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+MatMulLibrary::~MatMulLibrary() = default;
+
+bool MatMulLibrary::Multiply(const Product& product) {
+  emulator::QueueOf(impl_->stream).Add([product] { Run(product); });
+  return true;
+}
+
+}  // namespace catserve::cuda

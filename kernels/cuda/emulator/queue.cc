@@ -1,0 +1,24 @@
+#include "kernels/cuda/emulator/queue.h"
+
+#include <utility>
+
+#include "kernels/check.h"
+#include "kernels/cuda/emulator/emulator.h"
+
+namespace catserve::cuda::emulator {
+
+void Queue::AddLaunch(const LaunchShape& shape, std::function<void()> thread) {
+  constexpr uint32_t kBlocksXMax = 0x7fffffffu;
+  constexpr uint32_t kBlocksYMax = 0xffffu;
+  CATSERVE_CHECK(shape.blocks_x > 0 && shape.blocks_x <= kBlocksXMax && shape.blocks_y > 0 &&
+                 shape.blocks_y <= kBlocksYMax)
+      << "a grid of " << shape.blocks_x << " x " << shape.blocks_y << " blocks; CUDA takes 1 to "
+      << kBlocksXMax << " x " << kBlocksYMax;
+  Add([shape, seed = launches_++, thread = std::move(thread)] { Launch(shape, seed, thread); });
+}
+
+void Queue::RunAll() {
+  for (const std::function<void()>& work : std::exchange(waiting_, {})) work();
+}
+
+}  // namespace catserve::cuda::emulator

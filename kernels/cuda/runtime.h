@@ -1,0 +1,58 @@
+// What the backend needs of a device, and nothing more: memory, one stream, facts. Two libraries
+// define it. One is CUDA's (cuda_runtime.cc), the other is emulated (emulator/runtime.cc): host
+// memory whose stream does its work only when somebody waits for it.
+//
+// A call that a device in order cannot refuse returns nothing: when it fails all the same, the
+// device is lost and so is the process (backend_lost.h).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "kernels/cuda/operations.h"
+
+namespace catserve::cuda {
+
+struct DeviceFacts {
+  std::string name;
+  int compute_capability = 0;  // 90: 9.0
+  int multiprocessors = 0;
+  int64_t memory_bytes = 0;
+};
+
+// Not thread-safe.
+class Runtime {
+ public:
+  // The first device. Errors: UNAVAILABLE that says what is missing.
+  static absl::StatusOr<std::unique_ptr<Runtime>> Create();
+  ~Runtime();
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+
+  const DeviceFacts& facts() const;
+  Stream stream() const;
+
+  // Device memory, aligned to 256 bytes; what is in it is anybody's guess. Errors:
+  // RESOURCE_EXHAUSTED with the numbers, INVALID_ARGUMENT if bytes is negative.
+  absl::StatusOr<void*> Allocate(int64_t bytes);
+  void Free(void* data);  // after all that the stream was given so far
+
+  // Host memory that the device copies from and to while the host goes on.
+  absl::StatusOr<void*> AllocatePinned(int64_t bytes);
+  void FreePinned(void* data);
+
+  // In order with the launches on stream(). Host memory must stay, unchanged, until Synchronize.
+  void Copy(void* to, const void* from, int64_t bytes);
+  void Zero(void* data, int64_t bytes);
+  void Synchronize();
+
+ private:
+  class Impl;
+  explicit Runtime(std::unique_ptr<Impl> impl);
+
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace catserve::cuda

@@ -1,0 +1,144 @@
+#include "kernels/cuda/staging.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/check.h"
+#include "kernels/cuda/launch_shape.h"
+
+namespace catserve::cuda {
+namespace {
+
+constexpr int64_t kPartAlignment = 256;  // of scratch memory: what cudaMalloc aligns to
+
+int64_t Aligned(int64_t bytes, int64_t alignment) { return DivideUp(bytes, alignment) * alignment; }
+
+// Units that fit into `bytes` in so many parts.
+int64_t UnitsIn(int64_t bytes, int64_t unit_bytes, int64_t alignment_bytes) {
+  const int64_t units = (bytes - alignment_bytes) / std::max<int64_t>(1, unit_bytes);
+  CATSERVE_CHECK(units >= 1) << "one row takes " << unit_bytes << " bytes of a memory of " << bytes
+                             << ": give the backend more";
+  return units;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<UploadArena>> UploadArena::Create(Runtime& runtime, int64_t bytes) {
+  std::unique_ptr<UploadArena> arena(new UploadArena(runtime, bytes));
+  absl::StatusOr<void*> pinned = runtime.AllocatePinned(bytes);
+  if (!pinned.ok()) return pinned.status();
+  arena->pinned_ = static_cast<std::byte*>(*pinned);
+  absl::StatusOr<void*> device = runtime.Allocate(bytes);
+  if (!device.ok()) return device.status();
+  arena->device_ = static_cast<std::byte*>(*device);
+  return arena;
+}
+
+UploadArena::~UploadArena() {
+  if (device_ != nullptr) runtime_.Free(device_);
+  if (pinned_ != nullptr) runtime_.FreePinned(pinned_);
+}
+
+void UploadArena::MakeRoom(int64_t bytes, int packets) {
+  const int64_t needed = bytes + packets * Packet::kAlignment;
+  CATSERVE_CHECK(needed <= bytes_)
+      << "the lists of one operation take " << needed << " bytes of an upload arena of " << bytes_
+      << ": give the backend a larger one";
+  if (needed <= bytes_ - used_) return;
+  runtime_.Synchronize();
+  Reset();
+}
+
+const std::byte* UploadArena::Send(const Packet& packet) {
+  MakeRoom(packet.size(), 1);
+  const int64_t at = used_;
+  std::memcpy(pinned_ + at, packet.data(), static_cast<size_t>(packet.size()));
+  runtime_.Copy(device_ + at, pinned_ + at, packet.size());
+  used_ = Aligned(at + packet.size(), Packet::kAlignment);
+  return device_ + at;
+}
+
+void UploadArena::CopyIn(void* to, const void* from, int64_t bytes) {
+  auto* device = static_cast<std::byte*>(to);
+  const auto* host = static_cast<const std::byte*>(from);
+  const int64_t piece_max = bytes_ / 2;
+  for (int64_t done = 0; done < bytes;) {
+    const int64_t piece = std::min(piece_max, bytes - done);
+    MakeRoom(piece, 1);
+    std::memcpy(pinned_ + used_, host + done, static_cast<size_t>(piece));
+    runtime_.Copy(device + done, pinned_ + used_, piece);
+    used_ = Aligned(used_ + piece, Packet::kAlignment);
+    done += piece;
+  }
+}
+
+void UploadArena::Reset() {
+  used_ = 0;
+  ++generation_;
+}
+
+absl::StatusOr<std::unique_ptr<DownloadArena>> DownloadArena::Create(Runtime& runtime,
+                                                                     int64_t bytes) {
+  std::unique_ptr<DownloadArena> arena(new DownloadArena(runtime, bytes));
+  absl::StatusOr<void*> pinned = runtime.AllocatePinned(bytes);
+  if (!pinned.ok()) return pinned.status();
+  arena->pinned_ = static_cast<std::byte*>(*pinned);
+  return arena;
+}
+
+DownloadArena::~DownloadArena() {
+  if (pinned_ != nullptr) runtime_.FreePinned(pinned_);
+}
+
+void DownloadArena::MakeRoom(int64_t bytes, int fetches) {
+  const int64_t needed = bytes + fetches * Packet::kAlignment;
+  CATSERVE_CHECK(needed <= bytes_)
+      << "the results of one operation take " << needed << " bytes of a download arena of "
+      << bytes_ << ": give the backend a larger one";
+  if (needed > bytes_ - used_) Finish();
+}
+
+int64_t DownloadArena::Fits(int64_t unit_bytes, int fetches) const {
+  return UnitsIn(bytes_, unit_bytes, fetches * Packet::kAlignment);
+}
+
+const std::byte* DownloadArena::Fetch(const void* device, int64_t bytes) {
+  CATSERVE_CHECK(bytes <= bytes_ - used_) << "call MakeRoom before the fetches of an operation";
+  std::byte* const to = pinned_ + used_;
+  runtime_.Copy(to, device, bytes);
+  used_ = Aligned(used_ + bytes, Packet::kAlignment);
+  return to;
+}
+
+void DownloadArena::Finish() {
+  runtime_.Synchronize();
+  for (const std::function<void()>& take : std::exchange(takers_, {})) take();
+  used_ = 0;
+}
+
+absl::StatusOr<std::unique_ptr<Scratch>> Scratch::Create(Runtime& runtime, int64_t bytes) {
+  std::unique_ptr<Scratch> scratch(new Scratch(runtime, bytes));
+  absl::StatusOr<void*> device = runtime.Allocate(bytes);
+  if (!device.ok()) return device.status();
+  scratch->device_ = static_cast<std::byte*>(*device);
+  return scratch;
+}
+
+Scratch::~Scratch() {
+  if (device_ != nullptr) runtime_.Free(device_);
+}
+
+void* Scratch::Take(int64_t bytes) {
+  CATSERVE_CHECK(bytes <= bytes_ - used_)
+      << "an operation takes " << bytes << " bytes of scratch where " << bytes_ - used_
+      << " are left: give the backend more, or ask Fits first";
+  std::byte* const part = device_ + used_;
+  used_ = Aligned(used_ + bytes, kPartAlignment);
+  return part;
+}
+
+int64_t Scratch::Fits(int64_t unit_bytes, int parts) const {
+  return UnitsIn(bytes_, unit_bytes, parts * kPartAlignment);
+}
+
+}  // namespace catserve::cuda

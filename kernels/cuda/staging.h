@@ -1,0 +1,151 @@
+// How small things cross the bus. Lists that operations are given go up through one pinned arena,
+// results come down through another; both are taken at start, and used from front to back until the
+// device has been waited for.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/cuda/runtime.h"
+
+namespace catserve::cuda {
+
+// Lists that go up in one copy, each aligned for any load of a kernel.
+class Packet {
+ public:
+  // Returns where the list will lie, in bytes from what UploadArena::Send returns.
+  template <typename T>
+  int64_t Add(std::span<const T> list) {
+    const int64_t at = (size() + kAlignment - 1) / kAlignment * kAlignment;
+    bytes_.resize(static_cast<size_t>(at) + list.size_bytes());
+    if (!list.empty()) std::memcpy(bytes_.data() + at, list.data(), list.size_bytes());
+    return at;
+  }
+  template <typename T>
+  int64_t Add(const std::vector<T>& list) {
+    return Add(std::span<const T>(list));
+  }
+
+  void Clear() { bytes_.clear(); }
+  int64_t size() const { return static_cast<int64_t>(bytes_.size()); }
+  const std::byte* data() const { return bytes_.data(); }
+
+  static constexpr int64_t kAlignment = 16;
+
+ private:
+  std::vector<std::byte> bytes_;
+};
+
+// A list of a packet that lies at `base` on the device.
+template <typename T>
+const T* ListAt(const std::byte* base, int64_t at) {
+  return reinterpret_cast<const T*>(base + at);
+}
+
+// Not thread-safe.
+class UploadArena {
+ public:
+  // REQUIRES: runtime outlives it. Errors: RESOURCE_EXHAUSTED.
+  static absl::StatusOr<std::unique_ptr<UploadArena>> Create(Runtime& runtime, int64_t bytes);
+  ~UploadArena();
+  UploadArena(const UploadArena&) = delete;
+  UploadArena& operator=(const UploadArena&) = delete;
+
+  // Where the packet lies on the device for whatever the stream does next, until the arena wraps.
+  // REQUIRES: packets in use together were announced by MakeRoom.
+  const std::byte* Send(const Packet& packet);
+
+  // After it packets of so many bytes together, `packets` of them, are sent without a wrap. A wrap
+  // waits for the device. Aborts if they are more than the arena.
+  void MakeRoom(int64_t bytes, int packets);
+
+  // Copies host memory, however large, to the device; it may change after the call.
+  void CopyIn(void* to, const void* from, int64_t bytes);
+
+  // Everything sent so far has been used.
+  void Reset();
+  // Grows when packets sent before are gone.
+  int64_t generation() const { return generation_; }
+
+ private:
+  UploadArena(Runtime& runtime, int64_t bytes) : runtime_(runtime), bytes_(bytes) {}
+
+  Runtime& runtime_;
+  const int64_t bytes_;
+  std::byte* pinned_ = nullptr;
+  std::byte* device_ = nullptr;
+  int64_t used_ = 0;
+  int64_t generation_ = 0;
+};
+
+// Results that the host takes over when the device has been waited for. Not thread-safe.
+class DownloadArena {
+ public:
+  // REQUIRES: runtime outlives it. Errors: RESOURCE_EXHAUSTED.
+  static absl::StatusOr<std::unique_ptr<DownloadArena>> Create(Runtime& runtime, int64_t bytes);
+  ~DownloadArena();
+  DownloadArena(const DownloadArena&) = delete;
+  DownloadArena& operator=(const DownloadArena&) = delete;
+
+  // Copies `count` numbers from the device; they may be read in a function given to Then.
+  template <typename T>
+  const T* Fetch(const T* device, int64_t count) {
+    return reinterpret_cast<const T*>(Fetch(static_cast<const void*>(device), count * sizeof(T)));
+  }
+  void Then(std::function<void()> take) { takers_.push_back(std::move(take)); }
+
+  // Fetches of so many bytes together have room after it; if they had not, Finish is called.
+  void MakeRoom(int64_t bytes, int fetches);
+  // How many units of `unit_bytes`, in that many fetches, it can hold at all; at least 1, or
+  // aborts.
+  int64_t Fits(int64_t unit_bytes, int fetches) const;
+
+  // Waits for the device and lets everybody take.
+  void Finish();
+
+ private:
+  DownloadArena(Runtime& runtime, int64_t bytes) : runtime_(runtime), bytes_(bytes) {}
+  const std::byte* Fetch(const void* device, int64_t bytes);
+
+  Runtime& runtime_;
+  const int64_t bytes_;
+  std::byte* pinned_ = nullptr;
+  int64_t used_ = 0;
+  std::vector<std::function<void()>> takers_;
+};
+
+// Device memory for what one operation needs between its kernels: the next operation may have it.
+class Scratch {
+ public:
+  // REQUIRES: runtime outlives it. Errors: RESOURCE_EXHAUSTED.
+  static absl::StatusOr<std::unique_ptr<Scratch>> Create(Runtime& runtime, int64_t bytes);
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  void Begin() { used_ = 0; }
+  template <typename T>
+  T* Take(int64_t count) {
+    return static_cast<T*>(Take(count * static_cast<int64_t>(sizeof(T))));
+  }
+  // How many units of `unit_bytes`, taken in `parts` parts, there is room for; at least 1, or
+  // aborts.
+  int64_t Fits(int64_t unit_bytes, int parts) const;
+
+ private:
+  Scratch(Runtime& runtime, int64_t bytes) : runtime_(runtime), bytes_(bytes) {}
+  void* Take(int64_t bytes);
+
+  Runtime& runtime_;
+  const int64_t bytes_;
+  std::byte* device_ = nullptr;
+  int64_t used_ = 0;
+};
+
+}  // namespace catserve::cuda

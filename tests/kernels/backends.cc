@@ -1,0 +1,24 @@
+// The backends of this build.
+#include "kernels/backend_factory.h"
+#include "tests/kernels/device.h"
+
+namespace catserve::testing {
+
+std::unique_ptr<Backend> Make(const std::string& name, int threads) {
+  auto backend = MakeBackend(name, threads);
+  EXPECT_TRUE(backend.ok()) << backend.status();
+  return std::move(backend).value();
+}
+
+std::vector<std::string> BackendNames() {
+  std::vector<std::string> names = {"cpu-reference", "cpu"};
+  const absl::Status cuda = MakeBackend("cuda", 1).status();
+  if (!absl::IsInvalidArgument(cuda)) names.emplace_back("cuda");  // this build has it
+  return names;
+}
+
+bool Starts(const std::string& name) { return MakeBackend(name, 1).ok(); }
+
+int Repeats(int full, int /*least*/) { return full; }
+
+}  // namespace catserve::testing
