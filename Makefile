@@ -48,8 +48,9 @@ bench-counts: build  ## count the instructions of hot operations (valgrind), fai
 bench-serve: build  ## load against the real server, a short table last (EXPERIMENT=name: one in full)
 	@python3 tools/bench_serve.py $(BUILD) $(if $(EXPERIMENT),--experiment $(EXPERIMENT))
 
-cuda:  ## compile the CUDA kernels for sm_80, sm_89, sm_90 where nvcc is found; runs nothing
+cuda: deps  ## where nvcc is found: check the CUDA kernels, build a server with them; runs nothing
 	@python3 tools/gpu_compile.py
+	@tools/build.sh gpu catserved
 
 evaluate: build  ## measure quality and cost at every chunk size, write cards and docs (MODEL=, TEXT=)
 	@/usr/bin/python3 tools/evaluate $(BUILD) $(if $(filter command,$(word 1,$(origin MODEL))),\

@@ -1,6 +1,5 @@
 #include "kernels/cuda/device_context.h"
 
-#include <cstring>
 #include <iterator>
 #include <utility>
 
@@ -21,8 +20,7 @@ DeviceBuffer::~DeviceBuffer() {
 }
 
 bool Remembered::Holds(const Packet& inputs, const UploadArena& uploads) const {
-  return generation_ == uploads.generation() && inputs_.size() == inputs.size() &&
-         std::memcmp(inputs_.data(), inputs.data(), static_cast<size_t>(inputs.size())) == 0;
+  return generation_ == uploads.generation() && inputs_ == inputs;
 }
 
 void Remembered::Store(const Packet& inputs, const UploadArena& uploads) {

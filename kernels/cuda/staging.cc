@@ -52,6 +52,7 @@ void UploadArena::MakeRoom(int64_t bytes, int packets) {
 const std::byte* UploadArena::Send(const Packet& packet) {
   MakeRoom(packet.size(), 1);
   const int64_t at = used_;
+  if (packet.size() == 0) return device_ + at;
   std::memcpy(pinned_ + at, packet.data(), static_cast<size_t>(packet.size()));
   runtime_.Copy(device_ + at, pinned_ + at, packet.size());
   used_ = Aligned(at + packet.size(), Packet::kAlignment);

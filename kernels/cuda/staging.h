@@ -32,7 +32,7 @@ class Packet {
     return Add(std::span<const T>(list));
   }
 
-  void Clear() { bytes_.clear(); }
+  bool operator==(const Packet& other) const = default;
   int64_t size() const { return static_cast<int64_t>(bytes_.size()); }
   const std::byte* data() const { return bytes_.data(); }
 

@@ -152,10 +152,19 @@ TEST(Catserved, BadFlagsEndWithCodeTwoAndARemedy) {
 }
 
 TEST(Catserved, ABackendThatThisBuildHasNotIsAClearError) {
-  if (MakeBackend("cuda", 1).ok()) GTEST_SKIP() << "this build has it";
+  const absl::Status cuda = MakeBackend("cuda", 1).status();
+  if (!absl::IsInvalidArgument(cuda)) GTEST_SKIP() << "this build has it";
   ExpectStartFails(
       {"--model=" + kModel, "--backend=cuda", "--listen_address=127.0.0.1:0", "--metrics_address="},
       2, {"--backend=cuda", "this build has cpu"});
+}
+
+TEST(Catserved, AMissingGpuIsAClearError) {
+  const absl::Status cuda = MakeBackend("cuda", 1).status();
+  if (!absl::IsUnavailable(cuda)) GTEST_SKIP() << "this build has no cuda, or a GPU answers";
+  ExpectStartFails(
+      {"--model=" + kModel, "--backend=cuda", "--listen_address=127.0.0.1:0", "--metrics_address="},
+      1, {"--backend=cuda", "--backend=cpu does not"});
 }
 
 TEST(Catserved, HelpTellsFlagsAndExitCodes) {
