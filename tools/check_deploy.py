@@ -12,7 +12,7 @@ import unittest
 # What none of the tests can do on a machine without registries, clusters and GPUs.
 OUT_OF_REACH = """\
 not checked: the Dockerfile's build stages (their bases cannot be had; the same build ran here)
-not checked: the target cuda (no CUDA engine in the tree yet)
+not checked: the target cuda (its bases cannot be had; make cuda builds its server where nvcc is)
 not checked: installing the chart in a cluster; custom resources against their controllers' CRDs"""
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
