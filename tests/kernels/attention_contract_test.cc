@@ -121,6 +121,30 @@ TEST_P(PagedAttentionContract, DecodesManySequencesTogether) {
   }
 }
 
+// A backend may keep the lists of the last call on its device: not where the next call's differ,
+// and not where other work took their memory meanwhile.
+TEST_P(PagedAttentionContract, FollowsItsListsFromCallToCall) {
+  const AttentionShape shape{.heads = 1, .kv_heads = 1, .head_dim = 8};
+  AttentionScene scene(*backend_, shape, 32, 15);
+  scene.Place(0, 16);
+  scene.Place(16, 16);
+  const std::vector<int32_t> swapped = {scene.page_ids()[1], scene.page_ids()[0]};
+  const AttentionRow rows[] = {{.entries = 16}};
+  const std::vector<float> q = Random(16).Normal(8, 2.0f);
+  const Tensor q_tensor(*backend_, {1, 8}, q);
+  const auto expect_entries_from = [&](int32_t first, const std::vector<int32_t>& page_ids) {
+    Tensor out(*backend_, {1, 8});
+    backend_->PagedAttention(out, q_tensor, SpecOf(shape), scene.layer(), rows, page_ids);
+    const std::vector<float> got = out.Read();
+    const std::vector<double> want = scene.Expect(q.data(), 0, 16, first);
+    for (int32_t d = 0; d < 8; ++d) EXPECT_NEAR(got[d], want[d], 3e-6) << first << ' ' << d;
+  };
+  expect_entries_from(0, scene.page_ids());
+  expect_entries_from(16, swapped);
+  const Tensor other_work(*backend_, {1024, 512});  // a megabyte or two sent
+  expect_entries_from(16, swapped);
+}
+
 TEST_P(PagedAttentionContract, ARowThatSeesNothingIsZero) {
   const AttentionShape shape;
   AttentionScene scene(*backend_, shape, 4, 3);

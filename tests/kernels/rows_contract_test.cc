@@ -157,21 +157,21 @@ TEST_P(MatMulContract, MatchesDoublePrecisionOnRaggedShapes) {
 // Held as the header says, so that the product of the numbers held is exact but for its sums.
 TEST_P(MatMulContract, Int8HoldsEachOutputsWeightsAsWholeNumbersOfItsScale) {
   for (const DType dtype : kFloatTypes) {
-    constexpr int64_t kIn = 131, kOut = 37;
+    constexpr int64_t kRows = 19, kIn = 131, kOut = 37;
     Random random(9);
     HostMatrix w(dtype, kOut, kIn, random.Normal(kOut * kIn));
     const auto packed = backend_->Pack(w.view(), WeightFormat::kInt8).value();
     EXPECT_LT(packed->bytes(), kOut * kIn * 2);
-    const std::vector<float> x = random.Normal(5 * kIn);
-    Tensor out(*backend_, {5, kOut});
-    backend_->MatMul(out, Tensor(*backend_, {5, kIn}, x), *packed, false);
+    const std::vector<float> x = random.Normal(kRows * kIn);
+    Tensor out(*backend_, {kRows, kOut});
+    backend_->MatMul(out, Tensor(*backend_, {kRows, kIn}, x), *packed, false);
     const std::vector<float> got = out.Read();
     for (int64_t o = 0; o < kOut; ++o) {
       const float* row = w.values.data() + o * kIn;
       float largest = 0;
       for (int64_t k = 0; k < kIn; ++k) largest = std::max(largest, std::abs(row[k]));
       const float scale = largest / 127;
-      for (int64_t r = 0; r < 5; ++r) {
+      for (int64_t r = 0; r < kRows; ++r) {
         double want = 0;
         for (int64_t k = 0; k < kIn; ++k) want += x[r * kIn + k] * std::nearbyint(row[k] / scale);
         ASSERT_NEAR(got[r * kOut + o], want * scale, 1e-4) << Name(dtype) << ' ' << o;
@@ -181,14 +181,16 @@ TEST_P(MatMulContract, Int8HoldsEachOutputsWeightsAsWholeNumbersOfItsScale) {
 }
 
 TEST_P(MatMulContract, Int8OfZerosIsZeroAndOfNoNumberIsNone) {
-  std::vector<float> values(2 * 8, 0.0f);
+  std::vector<float> values(3 * 8, 0.0f);
   values[11] = std::numeric_limits<float>::infinity();
-  HostMatrix w(DType::kF32, 2, 8, values);
+  values[19] = std::numeric_limits<float>::quiet_NaN();
+  HostMatrix w(DType::kF32, 3, 8, values);
   const auto packed = backend_->Pack(w.view(), WeightFormat::kInt8).value();
-  Tensor out(*backend_, {1, 2});
+  Tensor out(*backend_, {1, 3});
   backend_->MatMul(out, Tensor(*backend_, {1, 8}, std::vector<float>(8, 1.0f)), *packed, false);
   EXPECT_EQ(out.Read()[0], 0.0f);
   EXPECT_TRUE(std::isnan(out.Read()[1]));
+  EXPECT_TRUE(std::isnan(out.Read()[2]));
 }
 
 // What is left of `count` values of a group: weights, each with its group's minimum and scale.
