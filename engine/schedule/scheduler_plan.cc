@@ -9,11 +9,17 @@ namespace catserve {
 namespace {
 
 // Work that a step may spend beside each stream's own row: on chunks that close, and on prefills
-// (which get what the closings leave, but never less than LeastWork). More, and prompts are read
-// faster but a stream's tokens come unevenly; less, and weights are read for too few rows.
+// (which get what the closings leave, but never less than lets the first of them go on). More, and
+// prompts are read faster but a stream's tokens come unevenly; less, and weights are read for too
+// few rows.
 constexpr double kClosingsPerStream = 3;
 constexpr double kPrefillPerStream = 2;
 constexpr double kLeastPiece = 16;
+
+// A prompt goes on by single entries, a text to score by whole blocks.
+double LeastPrefill(const RequestState& first, double least_work, double summary_work) {
+  return first.generates() ? std::max(kLeastPiece, summary_work) : least_work;
+}
 
 }  // namespace
 
@@ -87,14 +93,18 @@ int32_t Scheduler::PlanStreams(StepBuilder& step, InFlight& expected) {
 
 void Scheduler::PlanPrefills(StepBuilder& step, InFlight& expected, int32_t streams,
                              absl::Time now) {
+  const std::vector<RequestPtr> in_turn = PrefillsInTurn();
+  if (in_turn.empty()) return;
   double work = limits_.step_tokens_max - step.work();
   if (streams > 0) {
-    const double least = LeastWork(model_, limits_.compressor_token_rows);
+    const RequestState& first = *in_turn.front();
+    const double least = LeastPrefill(first, LeastWork(model_, limits_.compressor_token_rows),
+                                      step.SummaryWork(first.chunk_size));
     const double closings = step.work() - streams;
     work = std::min(work, std::max(least, kPrefillPerStream * streams - closings));
   }
   step.Allow(work);
-  for (const RequestPtr& request : PrefillsInTurn()) {
+  for (const RequestPtr& request : in_turn) {
     for (int32_t i = 0; i < std::ssize(request->choices); ++i) {
       if (step.work_left() < 1 || step.rows_left() == 0) return;
       ChoiceState& choice = request->choices[i];
