@@ -8,7 +8,8 @@ METRICS ?= 127.0.0.1:9500
 export CCACHE_DIR ?= $(CURDIR)/.cache/ccache
 export CCACHE_MAXSIZE ?= 2G
 
-.PHONY: help deps build demo test check check-deploy soak serve bench bench-counts bench-serve cuda \
+.PHONY: help deps build demo test check check-deploy soak serve bench bench-counts bench-peer \
+  bench-serve cuda \
   evaluate format clean
 
 help:  ## list the commands
@@ -47,6 +48,10 @@ bench-counts: build  ## count the instructions of hot operations (valgrind), fai
 
 bench-serve: build  ## load against the real server, a short table last (EXPERIMENT=name: one in full)
 	@python3 tools/bench_serve.py $(BUILD) $(if $(EXPERIMENT),--experiment $(EXPERIMENT))
+
+bench-peer: build  ## this engine and llama.cpp on one shape, by turns (half an hour; builds llama.cpp)
+	@tools/install_peer.sh
+	@.cache/peer/venv/bin/python tools/bench_peer.py $(BUILD)
 
 cuda: deps  ## where nvcc is found: check the CUDA kernels, build a server with them; runs nothing
 	@python3 tools/gpu_compile.py

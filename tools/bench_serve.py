@@ -22,6 +22,7 @@ from serve_bench import curve, harness, memory, streams
 EXPERIMENTS = {
     "capacity": memory.capacity,
     "batching": streams.batching,
+    "burst": streams.burst,
     "own_cost": streams.own_cost,
     "memory_bound": curve.memory_bound,
     "prompts_among_streams": streams.prompts_among_streams,

@@ -155,3 +155,51 @@ def own_cost(bench, options):
         details[model] = {"engine": engine, "grpc": served}
     return figures, {"streams": STREAMS, "prompt_tokens": prompt, "generated_tokens": generated,
                      "rates": details}
+
+
+# Slots and types of each server that a burst is sent to, besides the model and the budget.
+BURST_SIDES = (("dense", {"slots": 8}),
+               ("cat", {"slots": 8}),
+               ("cat", {"slots": 8, "weight_dtype": "I8", "kv_dtype": "I8"}),
+               ("cat", {"slots": 16, "weight_dtype": "I8", "kv_dtype": "I8"}))
+
+
+def burst_side(bench, model, flags, rounds, lengths):
+    """Sixteen requests at once, `rounds` times: lists of rates, of times to the first token and of
+    gaps between tokens (ms)."""
+    budget = "none" if model.startswith("dense") else "16"
+    rates, first, gaps = [], [], []
+    with Server(bench, model, **flags) as server:
+        for _ in range(rounds):
+            calls = bench.load(server, f"--concurrency={BATCH}", f"--requests={BATCH}",
+                               f"--lengths={lengths}", f"--budgets={budget}",
+                               "--duration_seconds=3600", "--bypass_prefix_cache",
+                               "--record_calls")["calls"]
+            start = min(call["arrival"] for call in calls)
+            end = max(call["token_times"][-1] for call in calls)
+            rates.append(tokens_within(calls, start, end) / (end - start))
+            first.append([1e3 * (call["token_times"][0] - call["arrival"]) for call in calls])
+            gaps.append(gaps_ms(calls, start, end))
+            say(f"  {model} {flags}: {rates[-1]:.1f} tokens/s")
+    return rates, first, gaps
+
+
+def burst(bench, options):
+    """Sixteen requests at once, prompts of 512 tokens and 128 generated, prompts among tokens."""
+    cat, dense = options.shapes or (("cat-256", "dense-128") if bench.quick
+                                    else ("cat-1536", "dense-768"))
+    rounds = 1 if bench.quick else options.runs or 3
+    lengths = "64:32" if bench.quick else "512:128"
+    figures, details = [], []
+    for kind, flags in BURST_SIDES:
+        model = dense if kind == "dense" else cat
+        rates, first, gaps = burst_side(bench, model, flags, rounds, lengths)
+        name = ".".join(["burst", model, f"slots{flags['slots']}",
+                         *([flags["weight_dtype"]] if "weight_dtype" in flags else [])])
+        figures += [Figure(f"{name}.rate", "tokens/s", rates),
+                    Figure(f"{name}.first_p50", "ms", [percentile(f, 50) for f in first]),
+                    Figure(f"{name}.first_p95", "ms", [percentile(f, 95) for f in first]),
+                    Figure(f"{name}.gap_p50", "ms", [percentile(g, 50) for g in gaps]),
+                    Figure(f"{name}.gap_p99", "ms", [percentile(g, 99) for g in gaps])]
+        details.append({"model": model, "flags": flags, "lengths": lengths})
+    return figures, {"requests": BATCH, "sides": details}
