@@ -11,6 +11,7 @@ using testing::AttentionShape;
 using testing::kNaN;
 using testing::OnEveryBackend;
 using testing::Random;
+using testing::RotaryTable;
 using testing::SpecOf;
 using testing::Tensor;
 
@@ -213,18 +214,6 @@ TEST_P(BlockAttentionContract, MatchesDoublePrecision) {
     for (int64_t i = 0; i < rows; ++i) untouched += std::isnan(got[i * width]);
     EXPECT_EQ(untouched, rows - covered) << "rows outside the blocks are left alone";
   }
-}
-
-std::vector<float> RotaryTable(int64_t positions, int64_t dim) {
-  std::vector<float> table(positions * dim);
-  for (int64_t r = 0; r < positions; ++r) {
-    for (int64_t i = 0; i < dim / 2; ++i) {
-      const double angle = r * std::pow(10000.0, -2.0 * i / dim);
-      table[r * dim + i] = static_cast<float>(std::cos(angle));
-      table[r * dim + dim / 2 + i] = static_cast<float>(std::sin(angle));
-    }
-  }
-  return table;
 }
 
 // One head by the equations of the golden README, section 2, in double precision.
