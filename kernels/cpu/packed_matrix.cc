@@ -1,14 +1,13 @@
 #include "kernels/cpu/packed_matrix.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/bfloat16.h"
 #include "kernels/check.h"
 #include "kernels/cpu/math.h"
+#include "kernels/int8_weights.h"
 
 namespace catserve::cpu {
 namespace {
@@ -67,7 +66,6 @@ void PackedMatrix::Fill(const TensorView& host, int64_t panel) {
 }
 
 void PackedMatrix::Quantize(const TensorView& host, int64_t panel) {
-  constexpr float kMost = 127;
   auto* const to = static_cast<int8_t*>(const_cast<void*>(this->panel(panel)));
   const int64_t first = panel * kPanel;
   const int64_t count = std::min(kPanel, out_ - first);
@@ -75,20 +73,9 @@ void PackedMatrix::Quantize(const TensorView& host, int64_t panel) {
     const auto weight = [&](int64_t k) {
       return LoadFloat(host.data, host.dtype, (first + lane) * host.row_stride + k);
     };
-    float largest = 0;
-    bool finite = true;
-    for (int64_t k = 0; k < in_; ++k) {
-      finite = finite && std::isfinite(weight(k));
-      largest = std::max(largest, std::abs(weight(k)));
-    }
-    // One weight that is no number makes the output none, as it would in floats.
-    scales_[first + lane] = finite ? largest / kMost : std::numeric_limits<float>::quiet_NaN();
-    const float scale = scales_[first + lane];
-    if (!(scale > 0)) continue;  // the buffer is all zeros
-    for (int64_t k = 0; k < in_; ++k) {
-      const float q = std::clamp(std::nearbyint(weight(k) / scale), -kMost, kMost);
-      to[k * kPanel + lane] = static_cast<int8_t>(q);
-    }
+    const float scale = Int8WeightScale(in_, weight);
+    scales_[first + lane] = scale;
+    for (int64_t k = 0; k < in_; ++k) to[k * kPanel + lane] = Int8Weight(weight(k), scale);
   }
 }
 

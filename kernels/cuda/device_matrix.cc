@@ -1,9 +1,7 @@
 #include "kernels/cuda/device_matrix.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <limits>
 #include <utility>
 #include <vector>
 
@@ -12,6 +10,7 @@
 #include "kernels/check.h"
 #include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/operations.h"
+#include "kernels/int8_weights.h"
 
 namespace catserve::cuda {
 namespace {
@@ -26,19 +25,9 @@ float LoadFloat(const TensorView& host, int64_t row, int64_t k) {
 
 // One output's weights as whole numbers; returns their scale (WeightFormat::kInt8).
 float Quantize(int8_t* to, const TensorView& host, int64_t row) {
-  constexpr float kMost = 127;
-  float largest = 0;
-  for (int64_t k = 0; k < host.shape[1]; ++k) {
-    const float magnitude = std::abs(LoadFloat(host, row, k));
-    // One weight that is no number makes the output none, as it would in floats.
-    if (!std::isfinite(magnitude)) return std::numeric_limits<float>::quiet_NaN();
-    largest = std::max(largest, magnitude);
-  }
-  const float scale = largest / kMost;
-  for (int64_t k = 0; scale > 0 && k < host.shape[1]; ++k) {
-    const float q = std::clamp(std::nearbyint(LoadFloat(host, row, k) / scale), -kMost, kMost);
-    to[k] = static_cast<int8_t>(q);
-  }
+  const auto weight = [&](int64_t k) { return LoadFloat(host, row, k); };
+  const float scale = Int8WeightScale(host.shape[1], weight);
+  for (int64_t k = 0; k < host.shape[1]; ++k) to[k] = Int8Weight(weight(k), scale);
   return scale;
 }
 
