@@ -127,8 +127,8 @@ def command_of(side, build):
 
 
 def measure(side, build):
-    done = subprocess.run(command_of(side, build.resolve()), cwd=harness.ROOT, check=True, text=True,
-                          stdout=subprocess.PIPE,
+    done = subprocess.run(command_of(side, build.resolve()), cwd=harness.ROOT, text=True,
+                          check=True, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL if side.peer_type else None)
     figures = parse_peer(done.stdout) if side.peer_type else parse_ours(done.stdout)
     harness.say(f"  {side.name}: " + ", ".join(f"{k} {v:.0f}" for k, v in figures.items()))
