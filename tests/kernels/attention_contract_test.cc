@@ -133,17 +133,23 @@ TEST_P(PagedAttentionContract, FollowsItsListsFromCallToCall) {
   const AttentionRow rows[] = {{.entries = 16}};
   const std::vector<float> q = Random(16).Normal(8, 2.0f);
   const Tensor q_tensor(*backend_, {1, 8}, q);
-  const auto expect_entries_from = [&](int32_t first, const std::vector<int32_t>& page_ids) {
-    Tensor out(*backend_, {1, 8});
+  const Tensor outs[] = {{*backend_, {1, 8}}, {*backend_, {1, 8}}, {*backend_, {1, 8}}};
+  const auto attend = [&](const Tensor& out, const std::vector<int32_t>& page_ids) {
     backend_->PagedAttention(out, q_tensor, SpecOf(shape), scene.layer(), rows, page_ids);
-    const std::vector<float> got = out.Read();
-    const std::vector<double> want = scene.Expect(q.data(), 0, 16, first);
-    for (int32_t d = 0; d < 8; ++d) EXPECT_NEAR(got[d], want[d], 3e-6) << first << ' ' << d;
   };
-  expect_entries_from(0, scene.page_ids());
-  expect_entries_from(16, swapped);
-  const Tensor other_work(*backend_, {1024, 512});  // a megabyte or two sent
-  expect_entries_from(16, swapped);
+  attend(outs[0], scene.page_ids());
+  attend(outs[1], swapped);
+  backend_->Synchronize();
+  const Tensor table(*backend_, {1, 8}, q);
+  const TensorView tables[] = {table};
+  const Tensor gathered(*backend_, {300, 8});
+  backend_->Gather(gathered, tables, {}, std::vector<GatherRow>(300));
+  attend(outs[2], swapped);
+  for (int i = 0; i < 3; ++i) {
+    const std::vector<float> got = outs[i].Read();
+    const std::vector<double> want = scene.Expect(q.data(), 0, 16, i == 0 ? 0 : 16);
+    for (int32_t d = 0; d < 8; ++d) EXPECT_NEAR(got[d], want[d], 3e-6) << i << ' ' << d;
+  }
 }
 
 TEST_P(PagedAttentionContract, ARowThatSeesNothingIsZero) {
