@@ -31,14 +31,14 @@ KvSlab SlabOf(const HeadSpec& spec, const KvLayer* kv) {
 
 const float* Floats(const TensorView& view) { return static_cast<const float*>(view.data); }
 
-// Activations are F32, so the tensor cores' pieces do not apply.
+// Over F32 memory pieces would lose what that memory is chosen for.
 AttentionLayer LayerOf(const HeadSpec& spec, DType kv) {
   const bool tuned = kv != DType::kF32 && (spec.head_dim == 64 || spec.head_dim == 128);
   return {.heads = spec.heads,
           .kv_heads = spec.kv_heads,
           .head_dim = spec.head_dim,
           .tuned = tuned,
-          .half_precision = false};
+          .tensor_cores = tuned};
 }
 
 void CheckRange(const PagedAttentionOp::Entries& entries, int32_t first, int32_t count) {
@@ -118,19 +118,23 @@ void PagedAttentionOp::SendPlan(const HeadSpec& spec, const Entries& entries) {
              .group = plan.group,
              .split_warps = plan.split_warps,
              .items = static_cast<int>(plan.decode.size()),
+             .pieces = static_cast<int>(plan.pieces.size()),
              .combines = static_cast<int>(plan.combines.size())};
   slots_ = plan.slots;
   int32_t counts[kCounts] = {};
   counts[kDecodeCount] = launch_.items;
+  counts[kPieceCount] = launch_.pieces;
   counts[kCombineCount] = launch_.combines;
   Packet lists;
   const int64_t counts_at = lists.Add(std::span<const int32_t>(counts));
   const int64_t decode_at = lists.Add(plan.decode);
+  const int64_t pieces_at = lists.Add(plan.pieces);
   const int64_t combines_at = lists.Add(plan.combines);
   const int64_t pages_at = lists.Add(entries.page_ids);
   const std::byte* base = context_.uploads->Send(lists);
   args_.counts = ListAt<int32_t>(base, counts_at);
   args_.decode_items = ListAt<DecodeItem>(base, decode_at);
+  args_.piece_items = ListAt<PieceItem>(base, pieces_at);
   args_.combine_items = ListAt<CombineItem>(base, combines_at);
   args_.page_ids = ListAt<int32_t>(base, pages_at);
   inputs_.Store(inputs, *context_.uploads);

@@ -50,7 +50,7 @@ class PagedAttentionOp {
   DeviceContext& context_;
   Remembered inputs_;
   PagedAttentionArgs args_{};  // lists alone
-  DecodeLaunch launch_;
+  AttentionLaunch launch_;
   int64_t slots_ = 0;
 };
 

@@ -26,17 +26,19 @@ int HeadsPerGroup(const AttentionLayer& layer) { return layer.heads / layer.kv_h
 
 // The kernel for pieces exists for these.
 bool HasPieces(const AttentionLayer& layer) {
-  return layer.half_precision && (layer.head_dim == 64 || layer.head_dim == 128) &&
+  return layer.tensor_cores && (layer.head_dim == 64 || layer.head_dim == 128) &&
          HeadsPerGroup(layer) <= kPieceQueries;
 }
 
 bool Continues(const AttentionRow& before, const AttentionRow& row) {
-  return row.prefix_entries == 0 && row.page == before.page && row.entries == before.entries + 1;
+  return row.prefix_entries == before.prefix_entries &&
+         (row.prefix_entries == 0 || row.prefix_page == before.prefix_page) &&
+         row.page == before.page && row.entries == before.entries + 1;
 }
 
 // How many rows from `first` on form a run that a piece can be cut from; 0: none.
 int RunLength(std::span<const AttentionRow> rows, size_t first) {
-  if (rows[first].prefix_entries != 0 || rows[first].entries <= 0) return 0;
+  if (rows[first].prefix_entries + rows[first].entries <= 0) return 0;
   size_t end = first + 1;
   while (end < rows.size() && Continues(rows[end - 1], rows[end])) ++end;
   return static_cast<int>(end - first);
@@ -47,8 +49,10 @@ void AddPieces(std::vector<PieceItem>& pieces, const AttentionRow& row, PieceIte
   for (int done = 0; done < run.rows; done += rows_max) {
     pieces.push_back({.first_row = run.first_row + done,
                       .rows = std::min(rows_max, run.rows - done),
+                      .prefix_page = row.prefix_page,
+                      .prefix_entries = row.prefix_entries,
                       .first_page = row.page,
-                      .visible = row.entries + done});
+                      .entries = row.entries + done});
   }
 }
 
@@ -166,7 +170,7 @@ AttentionPlan PlanAttention(std::span<const AttentionRow> rows, int row_bucket,
   std::stable_sort(plan.decode.begin(), plan.decode.end(),
                    [](const auto& a, const auto& b) { return a.entries > b.entries; });
   std::stable_sort(plan.pieces.begin(), plan.pieces.end(),
-                   [](const auto& a, const auto& b) { return a.visible > b.visible; });
+                   [](const auto& a, const auto& b) { return a.visible() > b.visible(); });
   return plan;
 }
 

@@ -3,8 +3,8 @@
 //
 // Rows that follow each other in one page list (prefill, the summary and separator of a closed
 // chunk) become pieces for the tensor cores where there are enough of them; all others go row by
-// row. A row with a prefix has two ranges. Splitting costs partial results and a second kernel, so
-// a row is split only while the work fills less than half a wave of the device.
+// row. There a row with a prefix has two ranges. Splitting costs partial results and a second
+// kernel, so a row is split only while the work fills less than half a wave of the device.
 #pragma once
 
 #include <cstdint>
@@ -23,13 +23,12 @@ struct Device {
   int split_blocks = 4;
 };
 
-// A layer whose activations have 16 bits can use the tensor cores.
 struct AttentionLayer {
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
-  bool tuned = true;  // the decode kernel knows the size of these heads
-  bool half_precision = false;
+  bool tuned = true;          // the decode kernel knows the size of these heads
+  bool tensor_cores = false;  // pieces may be computed with 16 bits
 };
 
 struct AttentionPlan {

@@ -175,15 +175,16 @@ void LaunchMatVec(const MatVecArgs& args, DType weights, Stream stream);
 void LaunchPrepareHeads(const PrepareHeadsArgs& args, int rows, DType kv, Stream stream);
 void LaunchBlockAttention(const BlockAttentionArgs& args, int rows, Stream stream);
 
-// How much of each list of PagedAttentionArgs there is, and which decode kernel takes it.
-struct DecodeLaunch {
+// How much of each list of PagedAttentionArgs there is, and which kernels take it.
+struct AttentionLaunch {
   DType kv = DType::kF32;  // or BF16, or I8
   int group = 1;           // query heads of a warp: 1, 2 or 4
   int split_warps = 1;     // or 8
   int items = 0;
+  int pieces = 0;  // over KV of at most 16 bits, heads of 64 or 128
   int combines = 0;
 };
-void LaunchPagedAttention(const PagedAttentionArgs& args, const DecodeLaunch& launch,
+void LaunchPagedAttention(const PagedAttentionArgs& args, const AttentionLaunch& launch,
                           Stream stream);
 
 void LaunchSample(const SampleArgs& args, int rows, Stream stream);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/kv_slab.h"
+#include "kernels/host_device.h"
 
 namespace catserve::cuda {
 
@@ -23,12 +24,18 @@ struct CombineItem {
   int32_t slots;
 };
 
-// Rows [first_row, first_row + rows) of one page list: row i sees its first `visible` + i entries.
+// Rows [first_row, first_row + rows) of one page list: row i sees the prefix, which all of them
+// share, and then the list's first `entries` + i entries.
 struct PieceItem {
   int32_t first_row;
   int32_t rows;  // (rows * query heads of a key/value head) <= kPieceQueries
+  int32_t prefix_page;
+  int32_t prefix_entries;
   int32_t first_page;
-  int32_t visible;  // of the first row, itself included: > 0
+  int32_t entries;  // with the prefix > 0
+
+  // Of the first row, the prefix counted.
+  CATSERVE_HOST_DEVICE int visible() const { return prefix_entries + entries; }
 };
 inline constexpr int kPieceQueries = 64;
 

@@ -1,12 +1,14 @@
 // Paged attention for pieces: rows of one page list, each of which sees one entry more than the row
-// before it (prefill; large groups of query heads). On the tensor cores, m16n8k16.
+// before it (prefill; large groups of query heads), all after the same prefix if there is one. On
+// the tensor cores, m16n8k16.
 //
 //   S = Q K^T,  P = 2^(S log2(e) / sqrt(head_dim) - max),  out = P V / sum P
 //
 // A block takes one key/value head and up to kPieceQueries queries (row, head of the group); each
 // of its four warps owns 16 of them. Keys and values come through shared memory, kTileEntries at a
-// time, already in the activations' type; the accumulators of S are, as they lie, the operand P.
-// P is rounded to that type, its sum is not: see the table of tolerances in the tests.
+// time, in the tensor cores' type T like the queries; the accumulators of S are, as they lie, the
+// operand P. P is rounded to T, its sum is not: see the table of tolerances in the tests. Numbers
+// of 8 bits become T as they are stored, which loses nothing; their scales go into S and P.
 #pragma once
 
 #include "kernels/cuda/device.h"
@@ -28,6 +30,8 @@ template <typename T, int kHeadDim>
 struct PieceShared {
   alignas(16) T keys[kTileEntries][kHeadDim + 8];
   alignas(16) T values[kTileEntries][kHeadDim + 8];
+  float key_scales[kTileEntries];  // for types with a scale
+  float value_scales[kTileEntries];
 };
 
 template <typename T>
@@ -39,8 +43,27 @@ __device__ inline uint32_t PackFloats(float low, float high) {
   return Pack(FromFloat<T>(low), FromFloat<T>(high));
 }
 
+// Two neighbouring activations as T; and F32 sums as two of theirs.
+template <typename T, typename X>
+__device__ inline uint32_t LoadPairAs(const X* from) {
+  if constexpr (sizeof(X) == sizeof(float)) {
+    return PackFloats<T>(from[0], from[1]);
+  } else {
+    return LoadPair(from);
+  }
+}
+template <typename X>
+__device__ inline void StoreFloats(X* to, float low, float high) {
+  if constexpr (sizeof(X) == sizeof(float)) {
+    to[0] = low;
+    to[1] = high;
+  } else {
+    StorePair(to, PackFloats<X>(low, high));
+  }
+}
+
 // One warp's 16 queries. In lane 4 g + t every array's index r means query g (r = 0) or g + 8.
-template <typename T, int kHeadDim>
+template <typename X, typename T, typename KV, int kHeadDim>
 struct PieceWarp {
   uint32_t q[kHeadDim / 16][4];
   float out[kHeadDim / 8][4];
@@ -61,19 +84,19 @@ struct PieceWarp {
   __device__ static int Column() { return Lane() % 4 * 2; }
 };
 
-template <typename T, int kHeadDim>
-__device__ inline void PieceWarp<T, kHeadDim>::Begin(const PagedAttentionArgs& args,
-                                                     const PieceItem& item, int kv_head) {
+template <typename X, typename T, typename KV, int kHeadDim>
+__device__ inline void PieceWarp<X, T, KV, kHeadDim>::Begin(const PagedAttentionArgs& args,
+                                                            const PieceItem& item, int kv_head) {
   const int group = args.heads / args.kv.kv_heads;
-  const T* rows[2];
+  const X* rows[2];
   CATSERVE_UNROLL
   for (int r = 0; r < 2; ++r) {
     const int index = WarpInBlock() * 16 + Group() + r * 8;
     const int row = index / group;
     const int head = kv_head * group + index % group;
-    visible[r] = row < item.rows ? item.visible + row : 0;
+    visible[r] = row < item.rows ? item.visible() + row : 0;
     query[r] = (item.first_row + int64_t{row}) * args.heads + head;
-    rows[r] = static_cast<const T*>(args.q) + (item.first_row + int64_t{row}) * args.q_stride +
+    rows[r] = static_cast<const X*>(args.q) + (item.first_row + int64_t{row}) * args.q_stride +
               int64_t{head} * kHeadDim;
     max[r] = -INFINITY;
     sum[r] = 0.0f;
@@ -83,7 +106,7 @@ __device__ inline void PieceWarp<T, kHeadDim>::Begin(const PagedAttentionArgs& a
     CATSERVE_UNROLL
     for (int i = 0; i < 4; ++i) {
       const int element = k * 16 + Column() + i / 2 * 8;
-      q[k][i] = visible[i % 2] > 0 ? LoadPair(rows[i % 2] + element) : 0u;
+      q[k][i] = visible[i % 2] > 0 ? LoadPairAs<T>(rows[i % 2] + element) : 0u;
     }
   }
   CATSERVE_UNROLL
@@ -93,9 +116,9 @@ __device__ inline void PieceWarp<T, kHeadDim>::Begin(const PagedAttentionArgs& a
   }
 }
 
-template <typename T, int kHeadDim>
-__device__ inline void PieceWarp<T, kHeadDim>::Score(float (&s)[kTileEntries / 8][4],
-                                                     const PieceShared<T, kHeadDim>& tile) const {
+template <typename X, typename T, typename KV, int kHeadDim>
+__device__ inline void PieceWarp<X, T, KV, kHeadDim>::Score(
+    float (&s)[kTileEntries / 8][4], const PieceShared<T, kHeadDim>& tile) const {
   CATSERVE_UNROLL
   for (int n = 0; n < kTileEntries / 8; ++n) {
     s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.0f;
@@ -105,13 +128,17 @@ __device__ inline void PieceWarp<T, kHeadDim>::Score(float (&s)[kTileEntries / 8
       const uint32_t b[2] = {LoadPair(key), LoadPair(key + 8)};
       MatrixMultiplyAdd<T>(s[n], q[k], b);
     }
+    if constexpr (kHasScale<KV>) {
+      CATSERVE_UNROLL
+      for (int i = 0; i < 4; ++i) s[n][i] *= tile.key_scales[n * 8 + Column() + i % 2];
+    }
   }
 }
 
 // Turns scores of entries [first, first + kTileEntries) into weights relative to the new maximum.
-template <typename T, int kHeadDim>
-__device__ inline void PieceWarp<T, kHeadDim>::Rescale(float (&s)[kTileEntries / 8][4], int first,
-                                                       float scale_log2) {
+template <typename X, typename T, typename KV, int kHeadDim>
+__device__ inline void PieceWarp<X, T, KV, kHeadDim>::Rescale(float (&s)[kTileEntries / 8][4],
+                                                              int first, float scale_log2) {
   float largest[2] = {max[0], max[1]};
   CATSERVE_UNROLL
   for (int n = 0; n < kTileEntries / 8; ++n) {
@@ -143,16 +170,23 @@ __device__ inline void PieceWarp<T, kHeadDim>::Rescale(float (&s)[kTileEntries /
   }
 }
 
-template <typename T, int kHeadDim>
-__device__ inline void PieceWarp<T, kHeadDim>::Accumulate(const float (&s)[kTileEntries / 8][4],
-                                                          const PieceShared<T, kHeadDim>& tile) {
+template <typename X, typename T, typename KV, int kHeadDim>
+__device__ inline void PieceWarp<X, T, KV, kHeadDim>::Accumulate(
+    const float (&s)[kTileEntries / 8][4], const PieceShared<T, kHeadDim>& tile) {
   CATSERVE_UNROLL
   for (int k = 0; k < kTileEntries / 16; ++k) {
-    const uint32_t p[4] = {PackFloats<T>(s[2 * k][0], s[2 * k][1]),
-                           PackFloats<T>(s[2 * k][2], s[2 * k][3]),
-                           PackFloats<T>(s[2 * k + 1][0], s[2 * k + 1][1]),
-                           PackFloats<T>(s[2 * k + 1][2], s[2 * k + 1][3])};
     const int entry = k * 16 + Column();
+    uint32_t p[4];
+    CATSERVE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      float low = s[2 * k + i / 2][i % 2 * 2];
+      float high = s[2 * k + i / 2][i % 2 * 2 + 1];
+      if constexpr (kHasScale<KV>) {
+        low *= tile.value_scales[entry + i / 2 * 8];
+        high *= tile.value_scales[entry + i / 2 * 8 + 1];
+      }
+      p[i] = PackFloats<T>(low, high);
+    }
     CATSERVE_UNROLL
     for (int n = 0; n < kHeadDim / 8; ++n) {
       const int element = n * 8 + Group();
@@ -164,33 +198,46 @@ __device__ inline void PieceWarp<T, kHeadDim>::Accumulate(const float (&s)[kTile
   }
 }
 
-template <typename T, int kHeadDim>
-__device__ inline void PieceWarp<T, kHeadDim>::Store(const PagedAttentionArgs& args) {
+template <typename X, typename T, typename KV, int kHeadDim>
+__device__ inline void PieceWarp<X, T, KV, kHeadDim>::Store(const PagedAttentionArgs& args) {
   CATSERVE_UNROLL
   for (int r = 0; r < 2; ++r) {
     const float scale = 1.0f / SumOverLanes<4>(sum[r]);
     if (visible[r] == 0) continue;
-    T* const to = static_cast<T*>(args.out) + query[r] / args.heads * args.out_stride +
+    X* const to = static_cast<X*>(args.out) + query[r] / args.heads * args.out_stride +
                   query[r] % args.heads * kHeadDim + Column();
     CATSERVE_UNROLL
     for (int n = 0; n < kHeadDim / 8; ++n) {
-      StorePair(to + n * 8, PackFloats<T>(out[n][2 * r] * scale, out[n][2 * r + 1] * scale));
+      StoreFloats(to + n * 8, out[n][2 * r] * scale, out[n][2 * r + 1] * scale);
     }
   }
 }
 
-// Eight numbers of KV, times their scale, as T.
+// Eight numbers as they are stored.
 template <typename T, typename KV>
-__device__ inline Words<16> Scaled(const Words<8>& from, float scale) {
-  KV stored[8];
-  memcpy(stored, &from, sizeof(stored));
-  Words<16> numbers;
-  CATSERVE_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    numbers.word[i] =
-        PackFloats<T>(ToFloat(stored[2 * i]) * scale, ToFloat(stored[2 * i + 1]) * scale);
+__device__ inline Words<16> LoadEight(const KV* from) {
+  if constexpr (!kHasScale<KV>) {
+    return LoadVector<16>(from);
+  } else {
+    const Words<8> words = LoadVector<8>(from);
+    KV stored[8];
+    memcpy(stored, &words, sizeof(stored));
+    Words<16> numbers;
+    CATSERVE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      numbers.word[i] = PackFloats<T>(ToFloat(stored[2 * i]), ToFloat(stored[2 * i + 1]));
+    }
+    return numbers;
   }
-  return numbers;
+}
+
+// Where entry `e` lies, the prefix's entries being the first.
+__device__ inline int64_t PieceEntry(const PagedAttentionArgs& args, const PieceItem& item, int e,
+                                     KvPart part) {
+  const int32_t* const ids =
+      args.page_ids + (e < item.prefix_entries ? item.prefix_page : item.first_page);
+  const int in_list = e < item.prefix_entries ? e : e - item.prefix_entries;
+  return EntryIndex(args.kv, ids[in_list / kPageEntries], BlockY(), part, in_list % kPageEntries);
 }
 
 // Entries [first, first + kTileEntries) as T; zeros from `end` on, since 0 * NaN is NaN.
@@ -202,33 +249,32 @@ __device__ inline void StageTile(PieceShared<T, kHeadDim>& tile, const PagedAtte
   for (int i = ThreadX(); i < 2 * kTileEntries * kVectors; i += kPieceThreads) {
     const KvPart part = i < kTileEntries * kVectors ? kKey : kValue;
     const int entry = i / kVectors % kTileEntries;
-    const int element = i % kVectors * 8;
+    const int vector = i % kVectors;
     Words<16> numbers = {};
+    float scale = 0.0f;
     if (first + entry < end) {
-      const int64_t page = args.page_ids[item.first_page + (first + entry) / kPageEntries];
-      const int64_t at = EntryIndex(args.kv, page, BlockY(), part, (first + entry) % kPageEntries);
-      const KV* const from = slab + at * kHeadDim + element;
-      if constexpr (kHasScale<KV>) {
-        numbers = Scaled<T, KV>(LoadVector<8>(from), ToFloat(args.kv.scales[at]));
-      } else {
-        numbers = LoadVector<16>(from);
-      }
+      const int64_t at = PieceEntry(args, item, first + entry, part);
+      numbers = LoadEight<T>(slab + at * kHeadDim + vector * 8);
+      if constexpr (kHasScale<KV>) scale = vector == 0 ? ToFloat(args.kv.scales[at]) : 0.0f;
     }
-    StoreVector<16>(&(part == kKey ? tile.keys : tile.values)[entry][element], numbers);
+    StoreVector<16>(&(part == kKey ? tile.keys : tile.values)[entry][vector * 8], numbers);
+    if (kHasScale<KV> && vector == 0) {
+      (part == kKey ? tile.key_scales : tile.value_scales)[entry] = scale;
+    }
   }
 }
 
-// T: BF16 or F16. KV: T, or a type with a scale.
-template <typename T, typename KV, int kHeadDim>
+// X: F32, or T. T: BF16 or F16. KV: T, or a type with a scale.
+template <typename X, typename T, typename KV, int kHeadDim>
 __global__ void __launch_bounds__(kPieceThreads)
     PagedAttentionPiece(const __grid_constant__ PagedAttentionArgs args) {
   if (BlockX() >= args.counts[kPieceCount]) return;
   const PieceItem item = args.piece_items[BlockX()];
   using Shared = PieceShared<T, kHeadDim>;
   CATSERVE_SHARED(Shared, tile);
-  PieceWarp<T, kHeadDim> warp;
+  PieceWarp<X, T, KV, kHeadDim> warp;
   warp.Begin(args, item, BlockY());
-  const int end = item.visible + item.rows - 1;  // what the last row sees
+  const int end = item.visible() + item.rows - 1;  // what the last row sees
   for (int first = 0; first < end; first += kTileEntries) {
     SyncBlock();
     StageTile<T, KV>(tile, args, item, first, end);

@@ -11,6 +11,7 @@
 #include "kernels/bfloat16.h"
 #include "kernels/cuda/emulator/emulator.h"
 #include "kernels/cuda/emulator/queue.h"
+#include "kernels/cuda/emulator/work.h"
 #include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/number.h"
 #include "kernels/cuda/operations.h"
@@ -39,6 +40,7 @@ namespace catserve::cuda {
 
 template <typename Args>
 void Launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args, Stream stream) {
+  emulator::Work::Given().CountLaunch(kernel);
   emulator::QueueOf(stream).AddLaunch(shape, [kernel, args] { kernel(args); });
 }
 

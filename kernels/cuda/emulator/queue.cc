@@ -4,8 +4,14 @@
 
 #include "kernels/check.h"
 #include "kernels/cuda/emulator/emulator.h"
+#include "kernels/cuda/emulator/work.h"
 
 namespace catserve::cuda::emulator {
+
+Work& Work::Given() {
+  static Work work;
+  return work;
+}
 
 void Queue::AddLaunch(const LaunchShape& shape, std::function<void()> thread) {
   constexpr uint32_t kBlocksXMax = 0x7fffffffu;

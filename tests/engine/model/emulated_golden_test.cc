@@ -1,8 +1,10 @@
 // Requests through the engine, its scheduler, the real model and the CUDA backend, whose device is
 // emulated: every list that goes up, every plan and every launch is what a GPU would be given.
-#include <map>
+#include <algorithm>
+#include <cmath>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/engine.h"
@@ -11,23 +13,36 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/emulator/work.h"
+#include "kernels/cuda/paged_attention_piece.cuh"
 #include "tests/engine/model/golden.h"
+#include "tests/engine/model/oracle.h"
 
 namespace catserve::testing {
 namespace {
 
-constexpr int32_t kTokens = 6;  // of each continuation: a chunk of every size closes in it
+// What a request drew, or the score of each token from the second on.
+struct Answer {
+  std::vector<TokenId> ids;
+  std::vector<float> logprobs;
 
-// The emulated device is slow: the first tokens of a few cases, all in one batch.
-std::map<std::string, std::vector<TokenId>> Continue(const std::string& model_name, DType kv_dtype,
-                                                     const std::vector<std::string>& names) {
-  const Golden golden = LoadGolden(model_name);
+  void Take(const std::vector<SampleResult>& results) {
+    for (const SampleResult& result : results) {
+      ids.push_back(result.token.id);
+      logprobs.push_back(result.token.logprob);
+    }
+  }
+};
+
+// Answers to the requests, which run in one batch.
+std::vector<Answer> Ask(const std::string& directory, DType kv_dtype,
+                        std::vector<Request> requests) {
   const EngineOptions options{.slots = 4, .kv_pages = 40, .step_rows_max = 48};
   const auto backend =
       cuda::MakeCudaBackend(
           {.scratch_bytes = 1 << 20, .upload_bytes = 256 << 10, .download_bytes = 16 << 10})
           .value();
-  const auto model = Model::Load(GoldenDirectory(model_name), *backend).value();
+  const auto model = Model::Load(directory, *backend).value();
   const auto executor = ModelExecutor::Create(*model, *backend,
                                               {.slots = options.slots,
                                                .kv_pages = options.kv_pages,
@@ -35,32 +50,39 @@ std::map<std::string, std::vector<TokenId>> Continue(const std::string& model_na
                                                .step_rows_max = options.step_rows_max})
                             .value();
   Engine engine(Geometry(model->config(), kv_dtype), *executor, options);
-  std::map<std::string, std::vector<TokenId>> drawn;
-  for (const std::string& name : names) {
-    const GoldenCase& c = golden.Case(name);
-    Request request;
-    request.prompt = c.prompt;
-    request.budget.chunk_size = c.chunk_size;
-    request.sampling.temperature = 0;
-    request.stop.max_tokens = kTokens;
-    std::vector<TokenId>& ids = drawn[name];
-    const auto key = engine.Submit(std::move(request), [&ids](const Event& event) {
-      if (const auto* tokens = std::get_if<TokensEvent>(&event)) {
-        for (const SampleResult& result : tokens->tokens) ids.push_back(result.token.id);
-      }
+  std::vector<Answer> answers(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const auto key = engine.Submit(std::move(requests[i]), [&answer = answers[i]](Event event) {
+      if (const auto* tokens = std::get_if<TokensEvent>(&event)) answer.Take(tokens->tokens);
+      if (const auto* scores = std::get_if<ScoresEvent>(&event)) answer.Take(scores->scores);
     });
     EXPECT_TRUE(key.ok()) << key.status();
   }
   engine.Drain(absl::Minutes(4));
-  return drawn;
+  return answers;
 }
 
+constexpr int32_t kTokens = 6;  // of each continuation: a chunk of every size closes in it
+
+// The emulated device is slow: the first tokens of a few cases, all in one batch.
 void ExpectGolden(const std::string& model_name, DType kv_dtype,
                   const std::vector<std::string>& names) {
   const Golden golden = LoadGolden(model_name);
-  for (const auto& [name, ids] : Continue(model_name, kv_dtype, names)) {
-    const std::vector<TokenId>& greedy = golden.Case(name).greedy;
-    EXPECT_THAT(ids, ::testing::ElementsAreArray(greedy.begin(), greedy.begin() + kTokens)) << name;
+  std::vector<Request> requests;
+  for (const std::string& name : names) {
+    Request request;
+    request.prompt = golden.Case(name).prompt;
+    request.budget.chunk_size = golden.Case(name).chunk_size;
+    request.sampling.temperature = 0;
+    request.stop.max_tokens = kTokens;
+    requests.push_back(std::move(request));
+  }
+  const auto answers = Ask(GoldenDirectory(model_name), kv_dtype, std::move(requests));
+  for (size_t i = 0; i < names.size(); ++i) {
+    const std::vector<TokenId>& greedy = golden.Case(names[i]).greedy;
+    EXPECT_THAT(answers[i].ids,
+                ::testing::ElementsAreArray(greedy.begin(), greedy.begin() + kTokens))
+        << names[i];
   }
 }
 
@@ -70,6 +92,48 @@ TEST(EmulatedGolden, ChunksOfSeveralSizesContinueExactlyInOneBatch) {
 
 TEST(EmulatedGolden, ADenseModelContinuesExactlyFromMemoryOf16Bits) {
   ExpectGolden("dense-tiny", DType::kBF16, {"n7"});
+}
+
+// A model with heads of 64 scores a text; returns the largest error of a log-probability against
+// the oracle's, whose logits have a deviation near 3.
+double WorstScore(ModelKind kind, int32_t chunk_size, DType kv_dtype) {
+  constexpr OracleStack kDecoder{
+      .dim = 128, .layers = 2, .heads = 2, .kv_heads = 2, .feed_forward = 40, .qk_norm = true};
+  constexpr OracleStack kCompressor{
+      .dim = 16, .layers = 1, .heads = 2, .kv_heads = 1, .feed_forward = 16, .qk_norm = true};
+  const OracleModel model = RandomModel(kind, kDecoder, kCompressor, 17);
+  const TempDirectory directory;
+  directory.Write("config.json", model.ConfigJson());
+  directory.Write("model.safetensors", SafetensorsFile(model.weights));
+  Request request;
+  request.task = Task::kScore;
+  request.budget.chunk_size = chunk_size;
+  for (int i = 0; i < 30; ++i) request.prompt.push_back((i * i + 3) % model.vocab);
+  const std::vector<TokenId> text = request.prompt;
+  const Answer answer = Ask(directory.path(), kv_dtype, {request})[0];
+  EXPECT_EQ(answer.ids, std::vector<TokenId>(text.begin() + 1, text.end()));
+  const Rows logits = OracleLogits(model, chunk_size, text);
+  double worst = 0;
+  for (size_t i = 0; i < answer.logprobs.size(); ++i) {
+    double sum = 0;
+    for (const double z : logits[i]) sum += std::exp(z);
+    worst = std::max(worst, std::abs(answer.logprobs[i] - logits[i][text[i + 1]] + std::log(sum)));
+  }
+  return worst;
+}
+
+// Memory of few bits, where prompts are computed on the tensor cores: their tolerance.
+TEST(EmulatedNarrowMemory, ScoresOnTheTensorCoresAreTheOraclesWithinTolerance) {
+  const auto pieces = cuda::PagedAttentionPiece<float, cuda::BF16, cuda::BF16, 64>;
+  const auto& given = cuda::emulator::Work::Given();
+  EXPECT_LT(WorstScore(ModelKind::kDense, 0, DType::kF32), 1e-4);
+  EXPECT_EQ(given.Launches(pieces), 0);
+  EXPECT_LT(WorstScore(ModelKind::kDense, 0, DType::kBF16), 0.06);
+  EXPECT_GT(given.Launches(pieces), 0);
+  const int64_t dense = given.Launches(pieces);
+  EXPECT_LT(WorstScore(ModelKind::kCat, 8, DType::kBF16), 0.06);  // branches after the summaries
+  EXPECT_GT(given.Launches(pieces), dense);
+  EXPECT_LT(WorstScore(ModelKind::kCat, 8, DType::kI8), 0.2);
 }
 
 }  // namespace

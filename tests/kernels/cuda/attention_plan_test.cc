@@ -11,9 +11,9 @@ namespace catserve::cuda {
 namespace {
 
 constexpr AttentionLayer kPublished{
-    .heads = 32, .kv_heads = 32, .head_dim = 64, .half_precision = true};
+    .heads = 32, .kv_heads = 32, .head_dim = 64, .tensor_cores = true};
 constexpr AttentionLayer kGrouped{
-    .heads = 12, .kv_heads = 4, .head_dim = 128, .half_precision = true};
+    .heads = 12, .kv_heads = 4, .head_dim = 128, .tensor_cores = true};
 constexpr AttentionLayer kFull{.heads = 16, .kv_heads = 4, .head_dim = 80};
 
 // Every entry that every row reads, as one number each, in ascending order.
@@ -32,7 +32,8 @@ Reads ReadsOf(const AttentionPlan& plan) {
   }
   for (const PieceItem& piece : plan.pieces) {
     for (int i = 0; i < piece.rows; ++i) {
-      Read(reads, piece.first_row + i, piece.first_page, piece.visible + i);
+      Read(reads, piece.first_row + i, piece.prefix_page, piece.prefix_entries);
+      Read(reads, piece.first_row + i, piece.first_page, piece.entries + i);
     }
   }
   std::sort(reads.begin(), reads.end());
@@ -121,7 +122,7 @@ TEST(AttentionPlan, EveryRowSeesEachOfItsEntriesOnceInAnyBatch) {
                 AttentionItemsMax(bucket, context, layer, device));
       for (const PieceItem& piece : plan.pieces) {
         ASSERT_LE(piece.rows * layer.heads / layer.kv_heads, kPieceQueries);
-        ASSERT_GT(piece.visible, 0);
+        ASSERT_GT(piece.visible(), 0);
       }
     }
   }
@@ -140,7 +141,7 @@ TEST(AttentionPlan, DecodingOverSummariesIsNeverSplit) {
 
 TEST(AttentionPlan, AFewLongRowsAreSplitUntilTheyFillHalfTheDevice) {
   const std::vector<AttentionRow> one = {{.entries = 4096}};
-  const AttentionLayer dense{.heads = 16, .kv_heads = 16, .head_dim = 64, .half_precision = true};
+  const AttentionLayer dense{.heads = 16, .kv_heads = 16, .head_dim = 64, .tensor_cores = true};
   const AttentionPlan plan = PlanAttention(one, 1, dense, {});
   EXPECT_EQ(plan.slots, 16);  // 256 entries each, as short as is worth it
   EXPECT_EQ(plan.decode.size(), 16);
@@ -156,7 +157,7 @@ TEST(AttentionPlan, PromptsGoToTheTensorCoresAndClosedChunksDoNot) {
   const AttentionPlan plan = PlanAttention(rows, 102, kPublished, {});
   ASSERT_EQ(plan.pieces.size(), 2);
   EXPECT_EQ(plan.pieces[0].first_row, 64);
-  EXPECT_EQ(plan.pieces[0].visible, 69);
+  EXPECT_EQ(plan.pieces[0].visible(), 69);
   EXPECT_EQ(plan.decode.size(), 2);
   EXPECT_TRUE(PlanAttention(rows, 102, kFull, {}).pieces.empty());
 }

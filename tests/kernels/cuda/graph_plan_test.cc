@@ -11,7 +11,7 @@ namespace catserve::cuda {
 namespace {
 
 constexpr DecoderShape kPublished{
-    .attention = {.heads = 32, .kv_heads = 32, .head_dim = 64, .half_precision = true},
+    .attention = {.heads = 32, .kv_heads = 32, .head_dim = 64, .tensor_cores = true},
     .width = 2048,
     .feed_forward = 5632,
     .vocab_columns = 50'304,

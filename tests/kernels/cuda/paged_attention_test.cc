@@ -41,7 +41,7 @@ void Launch(const PagedAttentionArgs& args, const AttentionPlan& plan, uint32_t 
       [&] { PagedAttentionDecode<T, typename V::Layout, V::kGroup, V::kSplit>(args); });
   if constexpr (V::kHasPieces) {
     emulator::Launch(PieceShape(spare(plan.pieces.size()), args.kv.kv_heads), seed,
-                     [&] { PagedAttentionPiece<T, typename V::KV, V::Layout::kHeadDim>(args); });
+                     [&] { PagedAttentionPiece<T, T, typename V::KV, V::Layout::kHeadDim>(args); });
   }
   emulator::Launch(CombineShape(spare(plan.combines.size()), args.heads), seed,
                    [&] { AttentionCombine<T>(args); });
@@ -91,7 +91,9 @@ template <class Scene>
 void AddRowsOfAllKinds(Scene& scene, int32_t run) {
   for (const int32_t entries : {1, 15, 16, 17, 33, 0, 100, 530}) scene.Add(entries);
   scene.Add(5, 2, 33);  // a branch: rows after a prefix
+  scene.Add(7, 1, 20);
   scene.Add(0, 1, 16);
+  scene.Add(0, run / 4 + 1, 20);  // a branch of which a piece can be made
   scene.Add(3, run);
   scene.MakeQueries();
 }
@@ -122,22 +124,22 @@ TEST(EmulatedPagedAttention, F32OfAnOddHeadSizeByBlocks) {
 
 TEST(EmulatedPagedAttention, BF16ByBlocksAndInPieces) {
   ExpectTwin<Variant<BF16, BF16, 64, true, 1, 8>>(
-      {.heads = 2, .kv_heads = 2, .head_dim = 64, .half_precision = true}, testing::kPieceRows);
+      {.heads = 2, .kv_heads = 2, .head_dim = 64, .tensor_cores = true}, testing::kPieceRows);
 }
 
 TEST(EmulatedPagedAttention, F16OfGroupedHeadsOverAnOddHeadSizeInI8) {
   ExpectTwin<Variant<F16, I8, 64, false, 2, 1>>(
-      {.heads = 4, .kv_heads = 2, .head_dim = 40, .half_precision = true}, testing::kAttentionRows);
+      {.heads = 4, .kv_heads = 2, .head_dim = 40, .tensor_cores = true}, testing::kAttentionRows);
 }
 
 TEST(EmulatedPagedAttention, F16OfThreeHeadsToAGroupOverI8) {
   ExpectTwin<Variant<F16, I8, 64, true, 1, 1>>(
-      {.heads = 3, .kv_heads = 1, .head_dim = 64, .half_precision = true}, testing::kPieceRows);
+      {.heads = 3, .kv_heads = 1, .head_dim = 64, .tensor_cores = true}, testing::kPieceRows);
 }
 
 TEST(EmulatedPagedAttention, BF16OfFourHeadsToAGroupOverE4M3) {
   ExpectTwin<Variant<BF16, E4M3, 128, true, 4, 1>>(
-      {.heads = 4, .kv_heads = 1, .head_dim = 128, .half_precision = true}, testing::kPieceRows);
+      {.heads = 4, .kv_heads = 1, .head_dim = 128, .tensor_cores = true}, testing::kPieceRows);
 }
 
 // What 8 bits cost, apart from computing with them.

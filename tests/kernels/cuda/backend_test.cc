@@ -1,0 +1,53 @@
+// Emulated: which way the backend sends its work. Nothing here has run on a GPU.
+#include "kernels/cuda/emulator/work.h"
+#include "kernels/cuda/paged_attention_decode.cuh"
+#include "kernels/cuda/paged_attention_piece.cuh"
+#include "tests/kernels/attention_scene.h"
+
+namespace catserve::cuda {
+namespace {
+
+using ::catserve::testing::AttentionScene;
+using ::catserve::testing::AttentionShape;
+using ::catserve::testing::Make;
+using ::catserve::testing::Random;
+using ::catserve::testing::SpecOf;
+using ::catserve::testing::Tensor;
+
+// A sequence that decodes, and twenty rows of another's prompt.
+void AttendToPromptAndRow(const AttentionShape& shape) {
+  const auto backend = Make("cuda-emulated");
+  AttentionScene scene(*backend, shape, 40, 41);
+  std::vector<AttentionRow> rows = {{.page = scene.Place(0, 40), .entries = 40}};
+  const int32_t prompt = scene.Place(0, 20);
+  for (int32_t n = 1; n <= 20; ++n) rows.push_back({.page = prompt, .entries = n});
+  const int64_t width = int64_t{shape.heads} * shape.head_dim;
+  Tensor out(*backend, {21, width});
+  const Tensor q(*backend, {21, width}, Random(42).Normal(21 * width));
+  backend->PagedAttention(out, q, SpecOf(shape), scene.layer(), rows, scene.page_ids());
+}
+
+constexpr AttentionShape kNarrow{.heads = 1, .kv_heads = 1, .head_dim = 64, .dtype = DType::kBF16};
+
+TEST(EmulatedBackend, PromptsOverNarrowMemoryGoToTheTensorCoresAndRowsDoNot) {
+  const auto pieces = PagedAttentionPiece<float, BF16, BF16, 64>;
+  const auto rows = PagedAttentionDecode<float, TileLayout<BF16, 64, true>, 1, 1>;
+  const auto& given = emulator::Work::Given();
+  const int64_t pieces_before = given.Launches(pieces), rows_before = given.Launches(rows);
+  AttendToPromptAndRow(kNarrow);
+  EXPECT_EQ(given.Launches(pieces), pieces_before + 1);
+  EXPECT_EQ(given.Launches(rows), rows_before + 1);
+}
+
+TEST(EmulatedBackend, PromptsOverF32MemoryAndOtherHeadSizesGoRowByRow) {
+  const auto any_size = PagedAttentionDecode<float, TileLayout<float, 256, false>, 1, 1>;
+  const auto narrow = PagedAttentionDecode<float, TileLayout<BF16, 256, false>, 1, 1>;
+  const auto& given = emulator::Work::Given();
+  const int64_t before = given.Launches(any_size) + given.Launches(narrow);
+  AttendToPromptAndRow({.heads = 1, .kv_heads = 1, .head_dim = 64, .dtype = DType::kF32});
+  AttendToPromptAndRow({.heads = 1, .kv_heads = 1, .head_dim = 32, .dtype = DType::kBF16});
+  EXPECT_EQ(given.Launches(any_size) + given.Launches(narrow), before + 2);
+}
+
+}  // namespace
+}  // namespace catserve::cuda
