@@ -9,6 +9,7 @@
 #include "kernels/backend_factory.h"
 #include "tests/engine/model/golden.h"
 #include "tests/engine/model/model_runner.h"
+#include "tests/engine/model/tested_backends.h"
 
 namespace catserve::testing {
 namespace {
@@ -80,7 +81,7 @@ class EngineGoldenTest : public ::testing::TestWithParam<std::string> {
   }
 
   const Golden golden_ = LoadGolden(GetParam());
-  std::unique_ptr<Backend> backend_ = MakeBackend("cpu", 1).value();
+  std::unique_ptr<Backend> backend_ = MakeBackend(Tested().fast, 1).value();
   std::unique_ptr<Model> model_;
   std::unique_ptr<ModelExecutor> executor_;
   std::unique_ptr<Engine> engine_;
@@ -103,6 +104,7 @@ TEST_P(EngineGoldenTest, AllCasesAtOnceContinueExactly) {
 
 // The contract of Score: on the CPU it equals Generate's log-probabilities bitwise.
 TEST_P(EngineGoldenTest, ScoreEqualsWhatGenerateReported) {
+  const float kTolerance = Tested().same_bits ? 0.0f : 1e-3f;
   std::vector<const GoldenCase*> cases;
   std::vector<Request> requests;
   for (const GoldenCase& c : golden_.cases) {
@@ -122,7 +124,7 @@ TEST_P(EngineGoldenTest, ScoreEqualsWhatGenerateReported) {
     ASSERT_EQ(scored.scores.size(), prompt + generated.size()) << cases[i]->name;
     for (size_t j = 0; j < generated.size(); ++j) {
       EXPECT_EQ(scored.scores[prompt + j].token.id, generated[j].token.id) << cases[i]->name;
-      EXPECT_EQ(scored.scores[prompt + j].token.logprob, generated[j].token.logprob)
+      EXPECT_NEAR(scored.scores[prompt + j].token.logprob, generated[j].token.logprob, kTolerance)
           << cases[i]->name << " token " << j;
     }
   }

@@ -1,4 +1,4 @@
-// The golden data of both layouts, every model, chunk size and length, on every CPU form.
+// The golden data of both layouts, every model, chunk size and length, on every backend linked.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -10,6 +10,7 @@
 #include "gtest/gtest.h"
 #include "tests/engine/model/golden.h"
 #include "tests/engine/model/model_runner.h"
+#include "tests/engine/model/tested_backends.h"
 
 namespace catserve::testing {
 namespace {
@@ -26,7 +27,7 @@ float Largest(std::span<const float> values) {
   return largest;
 }
 
-// A golden model and the form of the CPU that runs it.
+// A golden model and the backend that runs it.
 class GoldenTest : public ::testing::TestWithParam<std::tuple<std::string, std::string>> {
  protected:
   Golden golden_ = LoadGolden(std::get<0>(GetParam()));
@@ -95,18 +96,15 @@ std::string TestName(const ::testing::TestParamInfo<std::tuple<std::string, std:
 }
 
 const auto kModels = ::testing::ValuesIn(kBothLayouts);
+const auto kFast = ::testing::Values(Tested().fast);
+const auto kSlow = ::testing::ValuesIn(Tested().slow);
 
-INSTANTIATE_TEST_SUITE_P(Fast, GoldenPromptTest,
-                         ::testing::Combine(kModels, ::testing::Values("cpu")), TestName);
-INSTANTIATE_TEST_SUITE_P(Reference, GoldenPromptTest,
-                         ::testing::Combine(kModels, ::testing::Values("cpu-reference")), TestName);
-INSTANTIATE_TEST_SUITE_P(Fast, GoldenGreedyTest,
-                         ::testing::Combine(kModels, ::testing::Values("cpu")), TestName);
-// The reference is slow; one model shows that its decoding is right too.
-INSTANTIATE_TEST_SUITE_P(Reference, GoldenGreedyTest,
-                         ::testing::Combine(::testing::Values("fixed-tiny"),
-                                            ::testing::Values("cpu-reference")),
-                         TestName);
+INSTANTIATE_TEST_SUITE_P(Fast, GoldenPromptTest, ::testing::Combine(kModels, kFast), TestName);
+INSTANTIATE_TEST_SUITE_P(Slow, GoldenPromptTest, ::testing::Combine(kModels, kSlow), TestName);
+INSTANTIATE_TEST_SUITE_P(Fast, GoldenGreedyTest, ::testing::Combine(kModels, kFast), TestName);
+// One model shows that a slow backend's decoding is right too.
+INSTANTIATE_TEST_SUITE_P(Slow, GoldenGreedyTest,
+                         ::testing::Combine(::testing::Values("fixed-tiny"), kSlow), TestName);
 
 TEST(ResampleColumns, GivesTheGoldenRowsAtEveryChunkSize) {
   const Golden golden = LoadGolden("adaptive-tiny");
