@@ -39,7 +39,7 @@ python3 tests/operations/prometheus_test.py build/release "$(tools/install_prome
 
 stage "ThreadSanitizer: what has threads below the server"
 threaded=(engine_test snapshot_test engine_golden_test engine_soak_test thread_pool_test
-  rows_contract_test attention_contract_test)
+  rows_contract_test heads_contract_test attention_contract_test prefill_contract_test)
 tools/build.sh tsan "${threaded[@]}"
 ctest --test-dir build/tsan --output-on-failure -j "$jobs" \
   -R "^($(IFS='|' && echo "${threaded[*]}"))\$"

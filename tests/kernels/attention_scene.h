@@ -149,17 +149,4 @@ class AttentionScene {
   Tensor scales_;
 };
 
-// [positions, dim]: cos in the first half of a row, sin in the second.
-inline std::vector<float> RotaryTable(int64_t positions, int64_t dim) {
-  std::vector<float> table(positions * dim);
-  for (int64_t r = 0; r < positions; ++r) {
-    for (int64_t i = 0; i < dim / 2; ++i) {
-      const double angle = r * std::pow(10000.0, -2.0 * i / dim);
-      table[r * dim + i] = static_cast<float>(std::cos(angle));
-      table[r * dim + dim / 2 + i] = static_cast<float>(std::sin(angle));
-    }
-  }
-  return table;
-}
-
 }  // namespace catserve::testing
