@@ -1,5 +1,7 @@
 #include "bench/ceilings.h"
 
+#include <immintrin.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -10,8 +12,6 @@
 
 namespace catserve {
 namespace {
-
-using Lanes = float __attribute__((vector_size(32)));
 
 double Seconds(const std::function<void(int)>& work, int threads) {
   const auto start = std::chrono::steady_clock::now();
@@ -24,28 +24,60 @@ double Seconds(const std::function<void(int)>& work, int threads) {
 
 std::atomic<float> g_keep;  // results go here, so that the compiler must compute them
 
-__attribute__((target("avx2,fma"))) float MultiplyAdds(int64_t rounds) {
-  // Twelve chains hide the latency of two multiply-add units.
-  constexpr int kChains = 12;
-  Lanes acc[kChains];
-  for (int j = 0; j < kChains; ++j) acc[j] = Lanes{} + static_cast<float>(j);  // or they merge
-  const Lanes a = Lanes{} + 1.0000001f, b = Lanes{} + 1e-9f;
+// Twelve chains hide the latency of two multiply-add units.
+constexpr int kChains = 12;
+constexpr float kFactor = 1.0000001f;
+constexpr float kSummand = 1e-9f;
+
+// Rounds of multiply-adds, one in each chain, in registers of 256 bits.
+__attribute__((target("avx2,fma"))) float MultiplyAdds256(int64_t rounds) {
+  __m256 acc[kChains];
+  for (int j = 0; j < kChains; ++j)
+    acc[j] = _mm256_set1_ps(static_cast<float>(j));  // or they merge
   for (int64_t i = 0; i < rounds; ++i) {
     // An asm statement or a loop that stays one would keep the chains in memory.
 #pragma GCC unroll 12
-    for (int j = 0; j < kChains; ++j) acc[j] = __builtin_ia32_vfmaddps256(acc[j], a, b);
+    for (int j = 0; j < kChains; ++j) {
+      acc[j] = _mm256_fmadd_ps(acc[j], _mm256_set1_ps(kFactor), _mm256_set1_ps(kSummand));
+    }
   }
-  Lanes sum = {};
-  for (const Lanes& lane : acc) sum += lane;
-  return sum[0];
+  for (int j = 1; j < kChains; ++j) acc[0] = _mm256_add_ps(acc[0], acc[j]);
+  return _mm256_cvtss_f32(acc[0]);
+}
+
+// The same in 512 bits.
+__attribute__((target("avx512f"))) float MultiplyAdds512(int64_t rounds) {
+  __m512 acc[kChains];
+  for (int j = 0; j < kChains; ++j) acc[j] = _mm512_set1_ps(static_cast<float>(j));
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+    for (int j = 0; j < kChains; ++j) {
+      acc[j] = _mm512_fmadd_ps(acc[j], _mm512_set1_ps(kFactor), _mm512_set1_ps(kSummand));
+    }
+  }
+  for (int j = 1; j < kChains; ++j) acc[0] = _mm512_add_ps(acc[0], acc[j]);
+  return _mm512_cvtss_f32(acc[0]);
+}
+
+// The widest that the machine has, as the engine takes it.
+struct MultiplyAdds {
+  float (*run)(int64_t rounds);
+  double flops_per_round;
+};
+MultiplyAdds Widest() {
+  if (__builtin_cpu_supports("avx512f")) return {MultiplyAdds512, kChains * 16 * 2.0};
+  return {MultiplyAdds256, kChains * 8 * 2.0};
 }
 
 __attribute__((target("avx2"))) float ReadAll(const float* data, int64_t count) {
-  Lanes sum[4] = {};
+  __m256 sum[4] = {};
   for (int64_t i = 0; i + 32 <= count; i += 32) {
-    for (int64_t j = 0; j < 4; ++j) sum[j] += *reinterpret_cast<const Lanes*>(data + i + 8 * j);
+    for (int64_t j = 0; j < 4; ++j) {
+      sum[j] = _mm256_add_ps(sum[j], _mm256_loadu_ps(data + i + 8 * j));
+    }
   }
-  return (sum[0] + sum[1] + sum[2] + sum[3])[0];
+  return _mm256_cvtss_f32(
+      _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3])));
 }
 
 struct alignas(64) CacheLine {
@@ -58,15 +90,17 @@ Ceilings MeasureCeilings(int threads) {
   constexpr int64_t kRounds = 8'000'000;
   constexpr int64_t kLines = (int64_t{256} << 20) / sizeof(CacheLine);
   constexpr int kTries = 4;
+  const MultiplyAdds multiply_adds = Widest();
   Ceilings best;
   std::vector<CacheLine> memory(kLines, CacheLine{});
   const float* floats = memory.front().lanes;
   const int64_t share = kLines / threads * 16;
   for (int i = 0; i < kTries; ++i) {
-    const double fma = Seconds([&](int) { g_keep = MultiplyAdds(kRounds); }, threads);
+    const double fma = Seconds([&](int) { g_keep = multiply_adds.run(kRounds); }, threads);
     const double read =
         Seconds([&](int t) { g_keep = ReadAll(floats + t * share, share); }, threads);
-    best.flops_per_second = std::max(best.flops_per_second, kRounds * 12.0 * 8 * 2 * threads / fma);
+    best.flops_per_second =
+        std::max(best.flops_per_second, kRounds * multiply_adds.flops_per_round * threads / fma);
     best.read_bytes_per_second =
         std::max(best.read_bytes_per_second, 4.0 * static_cast<double>(share * threads) / read);
   }

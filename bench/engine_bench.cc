@@ -28,7 +28,7 @@
 ABSL_FLAG(std::string, model, "", "Model directory; or give --shape");
 ABSL_FLAG(std::string, shape, "", "A shape of random_checkpoint.h, with random weights");
 ABSL_FLAG(std::string, scratch, "build/bench_models", "Where random checkpoints are kept");
-ABSL_FLAG(std::string, backend, "cpu", "cpu or cpu-reference");
+ABSL_FLAG(std::string, backend, "cpu", "cpu, or a form of it: cpu-avx2, cpu-avx512, ...");
 ABSL_FLAG(std::string, weight_dtype, "stored", "stored, BF16, I8 or I4");
 ABSL_FLAG(std::string, kv_dtype, "BF16", "F32, BF16 or I8");
 ABSL_FLAG(std::vector<std::string>, batches, std::vector<std::string>({"1", "8", "32"}),

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/forms.h"
 #ifdef CATSERVE_CUDA
 #include "kernels/cuda/cuda_backend.h"
 #endif
@@ -13,11 +14,15 @@ namespace {
 
 constexpr int kThreadsMax = 1024;
 
+// The backends of this build, for people to read.
+std::string Names() {
+  std::string names = "cpu";
+  for (const cpu::Form& form : cpu::Forms()) absl::StrAppend(&names, ", ", form.name);
 #ifdef CATSERVE_CUDA
-constexpr char kBackends[] = "cpu, cpu-reference, cuda";
-#else
-constexpr char kBackends[] = "cpu, cpu-reference";
+  absl::StrAppend(&names, ", cuda");
 #endif
+  return names;
+}
 
 }  // namespace
 
@@ -26,13 +31,19 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(std::string_view name, int 
     return absl::InvalidArgumentError(
         absl::StrCat("threads is ", threads, "; allowed: 0 (one per core) to ", kThreadsMax));
   }
-  if (name == "cpu") return cpu::MakeCpuBackend(cpu::Form::kFastest, threads);
-  if (name == "cpu-reference") return cpu::MakeCpuBackend(cpu::Form::kReference, threads);
+  if (name == "cpu") return cpu::MakeCpuBackend(cpu::FastestOps(), threads);
+  for (const cpu::Form& form : cpu::Forms()) {
+    if (name != form.name) continue;
+    if (form.ops != nullptr) return cpu::MakeCpuBackend(*form.ops, threads);
+    return absl::UnavailableError(
+        absl::StrCat("this machine or build lacks the instructions of \"", form.name,
+                     "\"; --backend=cpu takes the fastest form there is, with the same results"));
+  }
 #ifdef CATSERVE_CUDA
   if (name == "cuda") return cuda::MakeCudaBackend();
 #endif
   return absl::InvalidArgumentError(
-      absl::StrCat("there is no backend \"", std::string(name), "\"; this build has ", kBackends));
+      absl::StrCat("there is no backend \"", std::string(name), "\"; this build has ", Names()));
 }
 
 }  // namespace catserve

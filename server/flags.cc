@@ -16,7 +16,8 @@ ABSL_FLAG(std::string, metrics_address, "127.0.0.1:9500",
 ABSL_FLAG(
     std::string, port_file, "",
     "write the chosen port to this file once listening, and the metrics page's to FILE.metrics");
-ABSL_FLAG(std::string, backend, "cpu", "cpu, cpu-reference or cuda");
+ABSL_FLAG(std::string, backend, "cpu",
+          "cpu (the fastest form), cpu-avx512-vnni, cpu-avx512, cpu-avx2, cpu-reference or cuda");
 ABSL_FLAG(int32_t, threads, 0, "CPU worker threads, 0 to 1024; 0: one for each core");
 ABSL_FLAG(std::string, weight_dtype, "stored", "precision of weights: stored, F32, BF16, I8 or I4");
 ABSL_FLAG(std::string, kv_dtype, "weights",
@@ -74,7 +75,8 @@ absl::Status CheckRanges(const ServerOptions& options) {
       CheckAddress("listen_address", options.listen_address),
       options.metrics_address.empty() ? absl::OkStatus()
                                       : CheckAddress("metrics_address", options.metrics_address),
-      CheckChoice("backend", options.backend, {"cpu", "cpu-reference", "cuda"}),
+      CheckChoice("backend", options.backend,
+                  {"cpu", "cpu-avx512-vnni", "cpu-avx512", "cpu-avx2", "cpu-reference", "cuda"}),
       CheckChoice("weight_dtype", options.weight_dtype, {"stored", "F32", "BF16", "I8", "I4"}),
       CheckChoice("kv_dtype", options.kv_dtype, {"weights", "F32", "BF16", "I8"}),
       CheckRange("threads", options.threads, 0, 1024),

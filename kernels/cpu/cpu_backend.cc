@@ -18,9 +18,9 @@ namespace catserve::cpu {
 namespace {
 
 // Rows that go through all panels before the next rows do: their activations stay in the L2 cache
-// while the weights stream. A multiple of the AVX2 register tile.
+// while the weights stream. A multiple of the register tiles.
 constexpr int64_t kRowBlock = 96;
-// Panels that a thread takes together: with few rows AVX2 hides its latency across them.
+// Panels that a thread takes together: with few rows latency is hidden across them.
 constexpr int64_t kPanelGroup = 4;
 
 class CpuBackend final : public Backend {
@@ -243,9 +243,8 @@ void CpuBackend::ScoreTokens(std::span<TokenDraw> out, const TensorView& logits,
 
 }  // namespace
 
-std::unique_ptr<Backend> MakeCpuBackend(Form form, int threads) {
-  const Ops* fast = form == Form::kFastest ? Avx2Ops() : nullptr;
-  return std::make_unique<CpuBackend>(fast != nullptr ? *fast : ReferenceOps(), threads);
+std::unique_ptr<Backend> MakeCpuBackend(const Ops& ops, int threads) {
+  return std::make_unique<CpuBackend>(ops, threads);
 }
 
 }  // namespace catserve::cpu

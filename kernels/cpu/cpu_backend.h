@@ -1,19 +1,16 @@
 // The backend of plain host memory. Operations are done when they return. Results depend neither on
-// the number of threads nor on the form: the fastest equals the reference bit for bit.
+// the number of threads nor on the form: each equals the reference bit for bit.
 #pragma once
 
 #include <memory>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/ops.h"
 
 namespace catserve::cpu {
 
-enum class Form {
-  kReference,  // the scalar definition
-  kFastest,    // AVX2 where this machine has it
-};
-
-// threads: the calling one included; 0 for one per core. The backend serves one thread at a time.
-std::unique_ptr<Backend> MakeCpuBackend(Form form, int threads);
+// ops: of a form (forms.h); it outlives the backend. threads: the calling one included; 0 for one
+// per core. The backend serves one thread at a time.
+std::unique_ptr<Backend> MakeCpuBackend(const Ops& ops, int threads);
 
 }  // namespace catserve::cpu

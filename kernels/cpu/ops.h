@@ -1,9 +1,9 @@
-// The parts of each operation that one thread does on its own, as a table of functions. There are
-// two forms, equal bit for bit: the scalar reference, which defines them, and AVX2 with FMA.
+// The parts of each operation that one thread does on its own, as a table of functions. The forms
+// are equal bit for bit: the scalar reference, which defines them, AVX2 with FMA, and AVX-512.
 // Shapes were checked by the backend; everything here trusts its arguments.
 //
-// Plain structs and pointers only: the AVX2 files may not instantiate inline functions that the
-// linker could then pick for machines without AVX2.
+// Plain structs and pointers only: the files built for AVX2 or AVX-512 may not instantiate inline
+// functions that the linker could then pick for lesser machines.
 #pragma once
 
 #include <cstdint>
@@ -160,7 +160,10 @@ struct Ops {
 
 const Ops& ReferenceOps();
 
-// Null where the build or this machine lacks AVX2, FMA or F16C.
+// Null where the build or this machine lacks them: AVX2, FMA and F16C; with them AVX-512 F, BW, DQ
+// and VL; with these VNNI.
 const Ops* Avx2Ops();
+const Ops* Avx512Ops();
+const Ops* Avx512VnniOps();
 
 }  // namespace catserve::cpu

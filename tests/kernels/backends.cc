@@ -10,7 +10,9 @@ std::unique_ptr<Backend> Make(const std::string& name, int threads) {
   return std::move(backend).value();
 }
 
-std::vector<std::string> BackendNames() { return {"cpu-reference", "cpu"}; }
+std::vector<std::string> BackendNames() {
+  return {"cpu-reference", "cpu-avx2", "cpu-avx512", "cpu-avx512-vnni"};
+}
 
 bool Starts(const std::string& name) { return MakeBackend(name, 1).ok(); }
 

@@ -1,5 +1,5 @@
 // The CPU promise: a row's bits depend on that row's inputs and on the entries it sees alone. They
-// are the same in the scalar reference and its vectorised form, with any number of rows and
+// are the same in the scalar reference and its vectorised forms, with any number of rows and
 // threads, and however the entries are split between prefix and pages.
 #include <sys/mman.h>
 
@@ -31,26 +31,44 @@ bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
 // Results of an operation on its first `rows` rows.
 using Operation = std::function<std::vector<float>(Backend&, int64_t rows)>;
 
-// Runs it in both forms, with several counts of rows and threads; every row must keep the bits that
-// it has in the reference with one thread and all rows.
-void ExpectSameBitsEverywhere(const Operation& operation, std::vector<int64_t> row_counts) {
-  const int64_t most = *std::max_element(row_counts.begin(), row_counts.end());
-  const std::vector<float> want = operation(*Make("cpu-reference", 1), most);
-  const int64_t width = static_cast<int64_t>(want.size()) / most;
-  const auto check = [&](const char* name, int threads, int64_t rows) {
-    const std::vector<float> got = operation(*Make(name, threads), rows);
-    ASSERT_TRUE(SameBits(got, {want.begin(), want.begin() + rows * width}))
-        << name << " with " << threads << " threads and " << rows << " rows";
-  };
-  check("cpu-reference", 3, row_counts.front());
-  for (const int threads : {1, 2, 3, 8}) {
-    for (const int64_t rows : row_counts) check("cpu", threads, rows);
+// Compares one form with the reference.
+class BitsTest : public testing::OnEveryBackend {
+ protected:
+  // Runs an operation in the form with several counts of rows and threads; every row must keep the
+  // bits that it has in the reference with one thread and all rows.
+  void ExpectSameBitsEverywhere(const Operation& operation, const std::vector<int64_t>& rows) {
+    const int64_t most = *std::max_element(rows.begin(), rows.end());
+    const std::vector<float> want = operation(*Make("cpu-reference", 1), most);
+    const int64_t width = static_cast<int64_t>(want.size()) / most;
+    const auto check = [&](const std::string& name, int threads, int64_t count) {
+      const std::vector<float> got = operation(*Make(name, threads), count);
+      ASSERT_TRUE(SameBits(got, {want.begin(), want.begin() + count * width}))
+          << name << " with " << threads << " threads and " << count << " rows";
+    };
+    check("cpu-reference", 3, rows.front());
+    for (const int threads : {1, 2, 3, 8}) {
+      for (const int64_t count : rows) check(GetParam(), threads, count);
+    }
   }
+
+  void CheckShortShapes(WeightFormat format);
+};
+
+std::vector<std::string> VectorisedForms() {
+  std::vector<std::string> names = testing::BackendNames();
+  std::erase_if(names, [](const std::string& name) {
+    return !name.starts_with("cpu-") || name == "cpu-reference";
+  });
+  return names;
 }
+INSTANTIATE_TEST_SUITE_P(Forms, BitsTest, ::testing::ValuesIn(VectorisedForms()),
+                         testing::BackendTestName);
 
-const std::vector<int64_t> kFewToMany = {1, 2, 3, 4, 5, 6, 7, 8, 13, 64, 97, 200, 512};
+// Every tile of rows that a form may have, and more rows than any.
+const std::vector<int64_t> kFewToMany = {1,  2,  3,  4,  5,  6,  7,   8,  9,
+                                         10, 11, 12, 13, 64, 97, 200, 512};
 
-TEST(BitsTest, MatMul) {
+TEST_P(BitsTest, MatMul) {
   using Held = std::pair<DType, WeightFormat>;
   for (const auto& [dtype, format] :
        {Held{DType::kF32, WeightFormat::kAsIs}, Held{DType::kBF16, WeightFormat::kAsIs},
@@ -74,12 +92,12 @@ TEST(BitsTest, MatMul) {
   }
 }
 
-void CheckShortShapes(WeightFormat format) {
+void BitsTest::CheckShortShapes(WeightFormat format) {
   for (int64_t out_features = 1; out_features <= 70; ++out_features) {
     Random random(static_cast<uint32_t>(out_features));
     HostMatrix w(DType::kF32, out_features, 9, random.Normal(out_features * 9));
     const std::vector<float> x = random.Normal(7 * 9);
-    const auto run = [&](const char* name, int64_t rows) {
+    const auto run = [&](const std::string& name, int64_t rows) {
       const auto backend = Make(name, 1);
       const auto packed = backend->Pack(w.view(), format).value();
       Tensor out(*backend, {rows, out_features});
@@ -88,17 +106,17 @@ void CheckShortShapes(WeightFormat format) {
       return out.Read();
     };
     for (int64_t rows = 1; rows <= 7; ++rows) {
-      ASSERT_TRUE(SameBits(run("cpu", rows), run("cpu-reference", rows))) << out_features;
+      ASSERT_TRUE(SameBits(run(GetParam(), rows), run("cpu-reference", rows))) << out_features;
     }
   }
 }
 
-TEST(BitsTest, MatMulOfEveryShortShape) {
+TEST_P(BitsTest, MatMulOfEveryShortShape) {
   CheckShortShapes(WeightFormat::kAsIs);
   CheckShortShapes(WeightFormat::kInt4);
 }
 
-TEST(BitsTest, RmsNorm) {
+TEST_P(BitsTest, RmsNorm) {
   for (const int64_t n : {1, 3, 8, 63, 1000}) {
     Random random(2);
     const std::vector<float> x = random.Normal(512 * n, 3.0f);
@@ -114,7 +132,7 @@ TEST(BitsTest, RmsNorm) {
   }
 }
 
-TEST(BitsTest, SiluGate) {
+TEST_P(BitsTest, SiluGate) {
   for (const int64_t f : {1, 13, 512}) {
     std::vector<float> x = Random(3).Normal(512 * 2 * f, 30.0f);
     x[0] = kInfinity;
@@ -132,7 +150,7 @@ TEST(BitsTest, SiluGate) {
   }
 }
 
-TEST(BitsTest, PrepareHeads) {
+TEST_P(BitsTest, PrepareHeads) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
     for (const int32_t dim : {2, 6, 16, 62, 64}) {
       Random random(4);
@@ -182,7 +200,7 @@ TEST(BitsTest, PrepareHeads) {
 }
 
 // Values are stored as they come: ties, overflow and NaN round as bfloat16.h says.
-TEST(BitsTest, StoringAsBF16RoundsToNearestEven) {
+TEST_P(BitsTest, StoringAsBF16RoundsToNearestEven) {
   constexpr int32_t kDim = 250;
   std::vector<float> qkv(3 * kDim, 0.0f);
   for (uint32_t i = 0; i < kDim; ++i) {
@@ -193,7 +211,7 @@ TEST(BitsTest, StoringAsBF16RoundsToNearestEven) {
   qkv[2 * kDim + 1] = std::bit_cast<float>(0x7f7fffffu);  // the largest finite
   qkv[2 * kDim + 2] = std::bit_cast<float>(0x7f800001u);  // a NaN in its lowest bit alone
   qkv[3 * kDim - 1] = std::bit_cast<float>(0x3f808000u);  // a tie in the last, short group
-  for (const char* name : {"cpu-reference", "cpu"}) {
+  for (const std::string& name : {std::string("cpu-reference"), GetParam()}) {
     const auto backend = Make(name, 1);
     Tensor row(*backend, {1, 3 * kDim}, qkv);
     Tensor pool(*backend, DType::kBF16, {1, 2, 16 * kDim});
@@ -212,7 +230,7 @@ TEST(BitsTest, StoringAsBF16RoundsToNearestEven) {
 }
 
 // Row i of a prefill sees i + 1 entries: as many rows as in one step, or one at a time.
-TEST(BitsTest, PagedAttentionOfPrefillAndDecode) {
+TEST_P(BitsTest, PagedAttentionOfPrefillAndDecode) {
   for (const AttentionShape& shape :
        {AttentionShape{4, 2, 16, DType::kF32}, AttentionShape{4, 2, 16, DType::kBF16},
         AttentionShape{3, 1, 10, DType::kF32}, AttentionShape{3, 1, 10, DType::kBF16},
@@ -237,11 +255,11 @@ TEST(BitsTest, PagedAttentionOfPrefillAndDecode) {
 }
 
 // A branch of Score reads its summaries as a prefix, Generate has them in its own pages.
-TEST(BitsTest, PagedAttentionDependsOnTheLogicalOrderAlone) {
+TEST_P(BitsTest, PagedAttentionDependsOnTheLogicalOrderAlone) {
   for (const AttentionShape& shape :
        {AttentionShape{4, 2, 16, DType::kF32}, AttentionShape{2, 1, 6, DType::kBF16},
         AttentionShape{2, 2, 16, DType::kI8}, AttentionShape{2, 1, 6, DType::kI8}}) {
-    for (const char* name : {"cpu-reference", "cpu"}) {
+    for (const std::string& name : {std::string("cpu-reference"), GetParam()}) {
       const auto backend = Make(name, 2);
       const int32_t entries = 45;
       const int64_t width = shape.heads * shape.head_dim;
@@ -263,7 +281,7 @@ TEST(BitsTest, PagedAttentionDependsOnTheLogicalOrderAlone) {
 
 // A pool of 9.2 GB of which only the touched pages exist: offsets beyond 2^31 elements must not
 // wrap.
-TEST(BitsTest, PagedAttentionAddressesLargePools) {
+TEST_P(BitsTest, PagedAttentionAddressesLargePools) {
   constexpr int64_t kPages = 70'000;
   constexpr int32_t kDim = 64;
   constexpr size_t kBytes = kPages * 16 * 2 * kKvPageEntries * kDim * 4;
@@ -271,7 +289,7 @@ TEST(BitsTest, PagedAttentionAddressesLargePools) {
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   ASSERT_NE(memory, MAP_FAILED);
   const KvLayer kv{memory, DType::kF32, kPages, 16, kDim};
-  for (const char* name : {"cpu-reference", "cpu"}) {
+  for (const std::string& name : {std::string("cpu-reference"), GetParam()}) {
     const auto backend = Make(name, 2);
     const std::vector<float> qkv = Random(12).Normal(3 * 16 * kDim);
     HeadSpec spec{.heads = 16, .kv_heads = 16, .head_dim = kDim};
@@ -290,7 +308,7 @@ TEST(BitsTest, PagedAttentionAddressesLargePools) {
   munmap(memory, kBytes);
 }
 
-TEST(BitsTest, BlockAttention) {
+TEST_P(BitsTest, BlockAttention) {
   for (const int32_t dim : {6, 16}) {
     const int64_t stride = 8 * dim, width = 4 * dim;
     const std::vector<float> qkv = Random(9).Normal(340 * stride, 2.0f);
@@ -308,7 +326,7 @@ TEST(BitsTest, BlockAttention) {
   }
 }
 
-TEST(BitsTest, Gather) {
+TEST_P(BitsTest, Gather) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     std::vector<float> values = Random(10).Normal(100 * 29, 100.0f);
     for (int i = 0; i < 29; ++i) values[i] = std::ldexp(values[i], -16 - i);  // subnormal halves
@@ -330,7 +348,7 @@ TEST(BitsTest, Gather) {
 }
 
 // Tokens, log-probabilities and the likeliest ids, flattened.
-TEST(BitsTest, SampleAndScoreTokens) {
+TEST_P(BitsTest, SampleAndScoreTokens) {
   for (const int32_t vocab : {1, 5, 8, 250, 4099}) {
     const int64_t rows_max = 40;
     std::vector<float> logits = Random(11).Normal(rows_max * vocab, 4.0f);

@@ -1,6 +1,7 @@
 // The CUDA backend over an emulated device, and the CPU's to compare it with. Its memories are so
 // small that rows are cut and arenas wrap. Nothing here has run on a GPU.
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/forms.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "tests/kernels/device.h"
 
@@ -13,8 +14,8 @@ constexpr cuda::CudaMemory kMemory{
 }  // namespace
 
 std::unique_ptr<Backend> Make(const std::string& name, int threads) {
-  if (name == "cpu-reference") return cpu::MakeCpuBackend(cpu::Form::kReference, threads);
-  if (name == "cpu") return cpu::MakeCpuBackend(cpu::Form::kFastest, threads);
+  if (name == "cpu-reference") return cpu::MakeCpuBackend(cpu::ReferenceOps(), threads);
+  if (name == "cpu") return cpu::MakeCpuBackend(cpu::FastestOps(), threads);
   EXPECT_EQ(name, "cuda-emulated");
   return cuda::MakeCudaBackend(kMemory).value();
 }

@@ -3,5 +3,7 @@
 namespace catserve::cpu {
 
 const Ops* Avx2Ops() { return nullptr; }
+const Ops* Avx512Ops() { return nullptr; }
+const Ops* Avx512VnniOps() { return nullptr; }
 
 }  // namespace catserve::cpu

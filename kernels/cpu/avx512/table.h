@@ -1,0 +1,20 @@
+// The tables of AVX-512, each made from the next lesser one. For files compiled for any x86-64.
+#pragma once
+
+#include "kernels/cpu/avx512/functions.h"
+
+namespace catserve::cpu::avx512 {
+
+inline Ops WideOps(Ops avx2) {
+  avx2.description = "cpu avx512";
+  avx2.mat_mul = MatMul;
+  return avx2;
+}
+
+inline Ops VnniOps(Ops wide) {
+  wide.description = "cpu avx512 vnni";
+  wide.mat_mul_int4 = MatMulInt4;
+  return wide;
+}
+
+}  // namespace catserve::cpu::avx512

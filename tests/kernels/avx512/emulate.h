@@ -1,0 +1,56 @@
+// Makes a source of kernels/cpu/avx512 one that any machine with AVX2 runs: its intrinsics become
+// SIMDe's emulated ones, its namespace avx512_emulated. Include it, then the source.
+#pragma once
+
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+
+#include <cstdint>
+#include <cstring>
+
+// What SIMDe 0.7.4 lacks, as Intel's guide to intrinsics defines it.
+namespace catserve::testing::emulated {
+
+template <typename To, typename From>
+To BitCast(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+struct Floats {
+  float lanes[16];
+};
+struct Ints {
+  int32_t lanes[16];
+};
+
+inline __m512 MaskzLoad(__mmask16 mask, const float* from) {
+  Floats to = {};
+  for (int i = 0; i < 16; ++i) {
+    if (mask >> i & 1) to.lanes[i] = from[i];
+  }
+  return BitCast<__m512>(to);
+}
+
+inline void MaskStore(float* to, __mmask16 mask, __m512 value) {
+  const Floats from = BitCast<Floats>(value);
+  for (int i = 0; i < 16; ++i) {
+    if (mask >> i & 1) to[i] = from.lanes[i];
+  }
+}
+
+inline __m512 Convert(__m512i value) {
+  const Ints from = BitCast<Ints>(value);
+  Floats to;
+  for (int i = 0; i < 16; ++i) to.lanes[i] = static_cast<float>(from.lanes[i]);
+  return BitCast<__m512>(to);
+}
+
+}  // namespace catserve::testing::emulated
+
+#define _mm512_maskz_loadu_ps ::catserve::testing::emulated::MaskzLoad
+#define _mm512_mask_storeu_ps ::catserve::testing::emulated::MaskStore
+#define _mm512_cvtepi32_ps ::catserve::testing::emulated::Convert
+
+#define avx512 avx512_emulated
