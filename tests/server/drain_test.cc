@@ -52,6 +52,19 @@ class Watcher {
   std::unique_ptr<grpc::ClientReader<HealthCheckResponse>> reader_;
 };
 
+// What follows is the end of the process (kernels/backend_lost.h): who balances load knows by then.
+TEST(Drain, ALostDeviceIsTakenOutOfRotationAndNotRestartedByItsLivenessProbe) {
+  ScriptedServer house;
+  Watcher watcher(house.stubs());
+  EXPECT_EQ(watcher.Next(), HealthCheckResponse::SERVING);
+  house.server().TellLost();
+  EXPECT_EQ(watcher.Next(), HealthCheckResponse::NOT_SERVING);
+  for (const char* name : kReadyNames) {
+    EXPECT_EQ(CheckHealth(house.stubs(), name), HealthCheckResponse::NOT_SERVING) << name;
+  }
+  EXPECT_EQ(CheckHealth(house.stubs(), "liveness"), HealthCheckResponse::SERVING);
+}
+
 TEST(Drain, RunningStreamsEndAndNewOnesAreRefused) {
   ScriptedServer house;
   house.executor().Hold();
