@@ -1,64 +1,10 @@
-// Entries go through in blocks of 16 (a page): one block of keys serves every query of the tile,
-// then one block of values. Rows of a block are read where they lie, or from a copy in F32 filled
-// up with zeros: if eight lanes do not divide them, or if so many queries read BF16 or I8 that
-// widening each element once pays.
+// Eight lanes of one query at a time.
+#include "kernels/cpu/avx2/attend.h"
 #include "kernels/cpu/avx2/functions.h"
 #include "kernels/cpu/avx2/simd.h"
 
 namespace catserve::cpu::avx2 {
 namespace {
-
-constexpr int64_t kBlock = 16;
-constexpr int64_t kHeadDimMax = 256;
-
-// Rows of F32, BF16 or I8 whose length is a multiple of 8.
-template <typename T>
-struct Rows {
-  const T* data;
-  int64_t stride;
-};
-
-struct Scratch {
-  alignas(32) float rows[kBlock * kHeadDimMax];  // one block, widened
-  alignas(32) float queries[kQueryTile * kHeadDimMax];
-  alignas(32) float sums[kQueryTile * kHeadDimMax];
-  alignas(32) float weights[kBlock];
-  int64_t width;  // head_dim rounded up to 8
-};
-
-template <typename T>
-Rows<float> Widened(Scratch& s, const T* from, int64_t stride, int64_t count, int64_t head_dim) {
-  for (int64_t e = 0; e < count; ++e) {
-    float* to = s.rows + e * s.width;
-    int64_t d = 0;
-    for (; d + 8 <= head_dim; d += 8) _mm256_store_ps(to + d, Load(from + e * stride + d));
-    if (d < head_dim) _mm256_store_ps(to + d, LoadFirst(from + e * stride + d, head_dim - d));
-  }
-  return {s.rows, s.width};
-}
-
-// Entries [first, first + count) of one part (keys or values) of a run, read as T.
-template <typename T>
-Rows<T> BlockRows(Scratch&, const AttentionTile& tile, const void* part, int64_t first, int64_t) {
-  return {static_cast<const T*>(part) + first * tile.entry_stride, tile.entry_stride};
-}
-
-template <>
-Rows<float> BlockRows(Scratch& s, const AttentionTile& tile, const void* part, int64_t first,
-                      int64_t count) {
-  const int64_t at = first * tile.entry_stride;
-  if (tile.dtype == DType::kBF16) {
-    return Widened(s, static_cast<const uint16_t*>(part) + at, tile.entry_stride, count,
-                   tile.head_dim);
-  }
-  if (tile.dtype == DType::kI8) {
-    return Widened(s, static_cast<const int8_t*>(part) + at, tile.entry_stride, count,
-                   tile.head_dim);
-  }
-  const float* from = static_cast<const float*>(part) + at;
-  if (s.width == tile.head_dim) return {from, tile.entry_stride};
-  return Widened(s, from, tile.entry_stride, count, tile.head_dim);
-}
 
 // Eight sums by lanes at once: lane i is SumLanes(a[i]).
 __m256 SumLanesOfEach(const __m256 (&a)[8]) {
@@ -92,173 +38,68 @@ void Score8(float* scores, const float* q, Rows<T> keys, int64_t count, const Sc
   _mm256_storeu_ps(scores, _mm256_mul_ps(dots, _mm256_set1_ps(shape.scale)));
 }
 
-// sums[d] = fma over entries in order of p[e] * values[e][d], for V vectors of d.
-template <int V, typename T>
-void Accumulate(float* sums, const float* p, Rows<T> values, int64_t count) {
-  __m256 lanes[V];
-#pragma GCC unroll 8
-  for (int64_t i = 0; i < V; ++i) lanes[i] = _mm256_load_ps(sums + 8 * i);
-  for (int64_t e = 0; e < count; ++e) {
-    const __m256 weight = _mm256_broadcast_ss(p + e);
-    const T* row = values.data + e * values.stride;
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < V; ++i) {
-      lanes[i] = _mm256_fmadd_ps(weight, Load(row + 8 * i), lanes[i]);
+struct Steps {
+  static float Softmax(float* scores, int64_t visible) {
+    const float lowest = -__builtin_inff();
+    const int64_t padded = (visible + 7) / 8 * 8;
+    for (int64_t e = visible; e < padded; ++e) scores[e] = lowest;
+    __m256 max = _mm256_set1_ps(lowest);
+    for (int64_t e = 0; e < padded; e += 8) max = _mm256_max_ps(Load(scores + e), max);
+    const __m256 shift = _mm256_set1_ps(MaxLane(max));
+    __m256 sum = _mm256_setzero_ps();
+    for (int64_t e = 0; e < padded; e += 8) {
+      const __m256 p = Exp(_mm256_sub_ps(Load(scores + e), shift));
+      _mm256_storeu_ps(scores + e, p);
+      sum = _mm256_add_ps(sum, p);
     }
+    return SumLanes(sum);
   }
-#pragma GCC unroll 8
-  for (int64_t i = 0; i < V; ++i) _mm256_store_ps(sums + 8 * i, lanes[i]);
-}
 
-template <typename T>
-void AccumulateAll(float* sums, const float* p, Rows<T> values, int64_t count, int64_t width) {
-  for (; width >= 64; width -= 64, sums += 64, values.data += 64) {
-    Accumulate<8>(sums, p, values, count);
-  }
-  for (; width >= 32; width -= 32, sums += 32, values.data += 32) {
-    Accumulate<4>(sums, p, values, count);
-  }
-  for (; width > 0; width -= 8, sums += 8, values.data += 8) Accumulate<1>(sums, p, values, count);
-}
-
-// Turns the scores of the visible entries into e^(s - max), and returns their sum by lanes.
-float Softmax(float* scores, int64_t visible) {
-  const float lowest = -__builtin_inff();
-  const int64_t padded = (visible + 7) / 8 * 8;
-  for (int64_t e = visible; e < padded; ++e) scores[e] = lowest;
-  __m256 max = _mm256_set1_ps(lowest);
-  for (int64_t e = 0; e < padded; e += 8) max = _mm256_max_ps(Load(scores + e), max);
-  const __m256 shift = _mm256_set1_ps(MaxLane(max));
-  __m256 sum = _mm256_setzero_ps();
-  for (int64_t e = 0; e < padded; e += 8) {
-    const __m256 p = Exp(_mm256_sub_ps(Load(scores + e), shift));
-    _mm256_storeu_ps(scores + e, p);
-    sum = _mm256_add_ps(sum, p);
-  }
-  return SumLanes(sum);
-}
-
-// Pages lie apart, where the hardware does not look ahead. Into the L2 cache: more lines can be on
-// their way to it than to L1 (measured: twice the bandwidth).
-void Prefetch(const AttentionTile& tile, const void* part, int64_t entries) {
-  const int64_t size = tile.dtype == DType::kF32 ? 4 : tile.dtype == DType::kBF16 ? 2 : 1;
-  const int64_t bytes = entries * tile.entry_stride * size;
-  for (int64_t i = 0; i < bytes; i += 64) {
-    _mm_prefetch(static_cast<const char*>(part) + i, _MM_HINT_T1);
-  }
-}
-
-struct Range {
-  int64_t first;
-  int64_t count;
-};
-
-// Calls visit(first logical entry, run, range in the run) for every block, the run after it on its
-// way into the cache. part: which half of the runs is read.
-template <typename Visit>
-void ForEachBlock(const AttentionTile& tile, const void* EntryRun::*part, Visit visit) {
-  int64_t base = 0;
-  for (int64_t r = 0; r < tile.run_count; ++r) {
-    const EntryRun& run = tile.runs[r];
-    if (r + 1 < tile.run_count) Prefetch(tile, tile.runs[r + 1].*part, tile.runs[r + 1].count);
-    for (int64_t first = 0; first < run.count; first += kBlock) {
-      const int64_t left = run.count - first;
-      visit(base + first, run, Range{first, left < kBlock ? left : kBlock});
-    }
-    base += run.count;
-  }
-}
-
-void LoadQueries(Scratch& s, const AttentionTile& tile) {
-  for (int64_t i = 0; i < tile.query_count; ++i) {
-    for (int64_t d = 0; d < s.width; d += 8) {
-      const int64_t n = tile.head_dim - d < 8 ? tile.head_dim - d : 8;
-      _mm256_store_ps(s.queries + i * s.width + d, LoadFirst(tile.queries[i].q + d, n));
-      _mm256_store_ps(s.sums + i * s.width + d, _mm256_setzero_ps());
-    }
-  }
-}
-
-void StoreOutput(const Scratch& s, const AttentionTile& tile, int64_t i, float sum) {
-  const Query& query = tile.queries[i];
-  const __m256 divisor = _mm256_set1_ps(query.visible > 0 ? sum : 1.0f);
-  for (int64_t d = 0; d < tile.head_dim; d += 8) {
-    const int64_t n = tile.head_dim - d < 8 ? tile.head_dim - d : 8;
-    StoreFirst(query.out + d, _mm256_div_ps(_mm256_load_ps(s.sums + i * s.width + d), divisor), n);
-  }
-}
-
-const uint16_t* ScalesAt(const uint16_t* scales, int64_t i) {
-  return scales == nullptr ? nullptr : scales + i;
-}
-
-// p[e] times the scale of entry e of a block, where entries have one.
-const float* Weights(Scratch& s, const float* p, const uint16_t* scales, int64_t count) {
-  if (scales == nullptr) return p;
-  for (int64_t e = 0; e < count; e += 8) {
-    _mm256_store_ps(s.weights + e, _mm256_mul_ps(Load(p + e), Load(scales + e)));
-  }
-  return s.weights;
-}
-
-template <typename T>
-void ScoreAll(Scratch& s, const AttentionTile& tile) {
-  const int64_t stride = ScoreStride(tile.entries);
-  ForEachBlock(tile, &EntryRun::keys, [&](int64_t base, const EntryRun& run, Range range) {
-    const Rows<T> keys = BlockRows<T>(s, tile, run.keys, range.first, range.count);
+  static void LoadQueries(Scratch& s, const AttentionTile& tile) {
     for (int64_t i = 0; i < tile.query_count; ++i) {
-      const int64_t needed = tile.queries[i].visible - base;
-      for (int64_t e = 0; e < range.count && e < needed; e += 8) {
-        Score8<T>(tile.scores + i * stride + base + e, s.queries + i * s.width,
-                  {keys.data + e * keys.stride, keys.stride}, range.count - e,
-                  {s.width, tile.scale, ScalesAt(run.key_scales, range.first + e)});
+      for (int64_t d = 0; d < s.width; d += 8) {
+        const int64_t n = tile.head_dim - d < 8 ? tile.head_dim - d : 8;
+        _mm256_store_ps(s.queries + i * s.width + d, LoadFirst(tile.queries[i].q + d, n));
+        _mm256_store_ps(s.sums + i * s.width + d, _mm256_setzero_ps());
       }
     }
-  });
-}
-
-template <typename T>
-void WeighAll(Scratch& s, const AttentionTile& tile) {
-  const int64_t stride = ScoreStride(tile.entries);
-  ForEachBlock(tile, &EntryRun::values, [&](int64_t base, const EntryRun& run, Range range) {
-    const Rows<T> values = BlockRows<T>(s, tile, run.values, range.first, range.count);
-    for (int64_t i = 0; i < tile.query_count; ++i) {
-      const int64_t needed = tile.queries[i].visible - base;
-      if (needed <= 0) continue;
-      const int64_t count = needed < range.count ? needed : range.count;
-      const float* const p = Weights(s, tile.scores + i * stride + base,
-                                     ScalesAt(run.value_scales, range.first), count);
-      AccumulateAll(s.sums + i * s.width, p, values, count, s.width);
-    }
-  });
-}
-
-template <typename T>
-void AttendReading(Scratch& s, const AttentionTile& tile) {
-  float sums[kQueryTile];
-  ScoreAll<T>(s, tile);
-  for (int64_t i = 0; i < tile.query_count; ++i) {
-    sums[i] = Softmax(tile.scores + i * ScoreStride(tile.entries), tile.queries[i].visible);
   }
-  WeighAll<T>(s, tile);
-  for (int64_t i = 0; i < tile.query_count; ++i) StoreOutput(s, tile, i, sums[i]);
-}
+
+  template <typename T>
+  static void Score(Scratch& s, const AttentionTile& tile) {
+    const int64_t stride = ScoreStride(tile.entries);
+    ForEachBlock(tile, &EntryRun::keys, [&](int64_t base, const EntryRun& run, Range range) {
+      const Rows<T> keys = BlockRows<T>(s, tile, run.keys, range.first, range.count);
+      for (int64_t i = 0; i < tile.query_count; ++i) {
+        const int64_t needed = tile.queries[i].visible - base;
+        for (int64_t e = 0; e < range.count && e < needed; e += 8) {
+          Score8<T>(tile.scores + i * stride + base + e, s.queries + i * s.width,
+                    {keys.data + e * keys.stride, keys.stride}, range.count - e,
+                    {s.width, tile.scale, ScalesAt(run.key_scales, range.first + e)});
+        }
+      }
+    });
+  }
+
+  template <typename T>
+  static void Weigh(Scratch& s, const AttentionTile& tile) {
+    const int64_t stride = ScoreStride(tile.entries);
+    ForEachBlock(tile, &EntryRun::values, [&](int64_t base, const EntryRun& run, Range range) {
+      const Rows<T> values = BlockRows<T>(s, tile, run.values, range.first, range.count);
+      for (int64_t i = 0; i < tile.query_count; ++i) {
+        const int64_t needed = tile.queries[i].visible - base;
+        if (needed <= 0) continue;
+        const int64_t count = needed < range.count ? needed : range.count;
+        const float* const p = Weights(s.weights[0], tile.scores + i * stride + base,
+                                       ScalesAt(run.value_scales, range.first), count);
+        AccumulateAll(s.sums + i * s.width, p, values, count, s.width);
+      }
+    });
+  }
+};
 
 }  // namespace
 
-void Attend(const AttentionTile& tile) {
-  constexpr int64_t kFewQueries = 2;
-  Scratch s;
-  s.width = (tile.head_dim + 7) / 8 * 8;
-  LoadQueries(s, tile);
-  const bool as_stored = s.width == tile.head_dim && tile.query_count <= kFewQueries;
-  if (tile.dtype == DType::kI8 && as_stored) {
-    AttendReading<int8_t>(s, tile);
-  } else if (tile.dtype == DType::kBF16 && as_stored) {
-    AttendReading<uint16_t>(s, tile);
-  } else {
-    AttendReading<float>(s, tile);
-  }
-}
+void Attend(const AttentionTile& tile) { AttendBy<Steps>(tile); }
 
 }  // namespace catserve::cpu::avx2

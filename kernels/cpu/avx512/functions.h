@@ -6,6 +6,7 @@
 
 namespace catserve::cpu::avx512 {
 
+void Attend(const AttentionTile& tile);
 void MatMul(const MatMulTile& tile);
 void MatMulInt4(const Int4Tile& tile);  // takes VNNI
 

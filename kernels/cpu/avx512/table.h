@@ -8,6 +8,7 @@ namespace catserve::cpu::avx512 {
 inline Ops WideOps(Ops avx2) {
   avx2.description = "cpu avx512";
   avx2.mat_mul = MatMul;
+  avx2.attend = Attend;
   return avx2;
 }
 

@@ -47,10 +47,42 @@ inline __m512 Convert(__m512i value) {
   return BitCast<__m512>(to);
 }
 
+inline __m512i Extend(__m128i bytes) {
+  int8_t from[16];
+  std::memcpy(from, &bytes, sizeof(from));
+  Ints to;
+  for (int i = 0; i < 16; ++i) to.lanes[i] = from[i];
+  return BitCast<__m512i>(to);
+}
+
+inline __m512i ShiftRight(__m512i value, unsigned by) {
+  Ints to = BitCast<Ints>(value);
+  for (int32_t& lane : to.lanes) lane >>= by;
+  return BitCast<__m512i>(to);
+}
+
+inline __m256 Extract8(__m512 value, int index) {
+  __m256 halves[2];
+  std::memcpy(halves, &value, sizeof(halves));
+  return halves[index];
+}
+
+inline __m512 Shuffle128(__m512 a, __m512 b, int select) {
+  __m128 from[2][4], to[4];
+  std::memcpy(from[0], &a, sizeof(a));
+  std::memcpy(from[1], &b, sizeof(b));
+  for (int i = 0; i < 4; ++i) to[i] = from[i / 2][select >> 2 * i & 3];
+  return BitCast<__m512>(to);
+}
+
 }  // namespace catserve::testing::emulated
 
 #define _mm512_maskz_loadu_ps ::catserve::testing::emulated::MaskzLoad
 #define _mm512_mask_storeu_ps ::catserve::testing::emulated::MaskStore
 #define _mm512_cvtepi32_ps ::catserve::testing::emulated::Convert
+#define _mm512_cvtepi8_epi32 ::catserve::testing::emulated::Extend
+#define _mm512_srai_epi32 ::catserve::testing::emulated::ShiftRight
+#define _mm512_extractf32x8_ps ::catserve::testing::emulated::Extract8
+#define _mm512_shuffle_f32x4 ::catserve::testing::emulated::Shuffle128
 
 #define avx512 avx512_emulated
