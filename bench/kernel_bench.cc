@@ -1,21 +1,29 @@
-// Speed of the seam's heavy operations on the CPU, beside what the machine could do: products with
+// Speed of the seam's heavy operations, beside what the machine could do. On the CPU: products with
 // weights rotated through more memory than any cache holds, attention over long lists of pages, and
-// the drawing of tokens. Prints a table, then name=value lines.
+// the drawing of tokens. On a GPU: device_kernels.h. Prints a table, then name=value lines.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <iostream>
 #include <memory>
-#include <random>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
 #include "bench/ceilings.h"
+#include "bench/device_kernels.h"
+#include "bench/random_numbers.h"
 #include "kernels/backend_factory.h"
+
+ABSL_FLAG(std::string, backend, "cpu", "cpu or cuda");
+ABSL_FLAG(std::string, cases, "",
+          "cuda: of ceilings, attention, products, sampling, rows this; empty: all");
 
 namespace catserve {
 namespace {
@@ -24,14 +32,6 @@ constexpr int64_t kOut = 4096;
 constexpr int64_t kIn = 1536;
 constexpr int64_t kWeightBytes = int64_t{160} << 20;
 constexpr int kTries = 12;
-
-std::vector<float> RandomFloats(int64_t n, float scale) {
-  std::mt19937 engine(1);
-  std::uniform_real_distribution<float> uniform(-scale, scale);
-  std::vector<float> values(n);
-  for (float& value : values) value = uniform(engine);
-  return values;
-}
 
 // The best of a few tries: on a shared machine the others measure the neighbours.
 double BestSeconds(const std::function<void()>& work) {
@@ -149,7 +149,7 @@ class KernelBench {
   size_t next_ = 0;
 };
 
-void Run(int threads) {
+void RunOnCpu(int threads) {
   KernelBench bench(threads);
   bench.MatMul(DType::kF32, WeightFormat::kAsIs);
   bench.MatMul(DType::kBF16, WeightFormat::kAsIs);
@@ -163,13 +163,26 @@ void Run(int threads) {
   bench.Sampling();
 }
 
+absl::Status RunOnDevice() {
+  const auto backend = MakeBackend(absl::GetFlag(FLAGS_backend), 1);
+  if (!backend.ok()) return backend.status();
+  return RunDeviceKernels(**backend, {}, absl::GetFlag(FLAGS_cases));
+}
+
 }  // namespace
 }  // namespace catserve
 
-// kernel_bench [threads]: 0 or nothing for one per core.
+// kernel_bench [--backend=NAME] [threads]: 0 or nothing for one per core. Status 3: there is no
+// GPU.
 int main(int argc, char** argv) {
-  int threads = argc > 1 ? std::atoi(argv[1]) : 0;
+  const std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
+  if (absl::GetFlag(FLAGS_backend) != "cpu") {
+    const absl::Status status = catserve::RunOnDevice();
+    if (!status.ok()) std::cerr << "kernel_bench: " << status.message() << "\n";
+    return catserve::ExitStatus(status);
+  }
+  int threads = arguments.size() > 1 ? std::atoi(arguments[1]) : 0;
   if (threads <= 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  catserve::Run(threads);
+  catserve::RunOnCpu(threads);
   return 0;
 }

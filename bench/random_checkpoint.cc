@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "bench/random_numbers.h"
 #include "nlohmann/json.hpp"
 
 namespace catserve {
@@ -106,8 +107,7 @@ void WriteTensor(const Tensor& t, uint64_t& state, std::ofstream& out) {
   std::vector<uint16_t> values(Count(t));
   const float range = std::sqrt(3.0f / static_cast<float>(t.shape.back()));
   for (uint16_t& v : values) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    const float unit = static_cast<float>(state >> 40) * 0x1p-23f - 1.0f;
+    const float unit = NextRandom(state);
     const float value = t.shape.size() == 1 ? 1.0f : unit * range;
     v = static_cast<uint16_t>(std::bit_cast<uint32_t>(value) >> 16);
   }

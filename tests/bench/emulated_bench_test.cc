@@ -1,0 +1,87 @@
+// What the benchmarks for a GPU do, done on an emulated one with next to nothing to do: every case
+// runs to its end and gives its figures. What they say is of no interest.
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <string>
+
+#include "bench/device_kernels.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/kernels/device.h"
+
+namespace catserve::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Each;
+using ::testing::Gt;
+using ::testing::HasSubstr;
+using ::testing::Lt;
+using ::testing::Pair;
+
+constexpr ProbeSizes kProbe{.copy_bytes = 4096,
+                            .outputs = 32,
+                            .inputs = 32,
+                            .rows = 16,
+                            .tries = 1,
+                            .head_start_seconds = 0};
+
+// The `name=value unit` lines of a benchmark's output.
+std::map<std::string, double> Figures(const std::string& output) {
+  std::map<std::string, double> figures;
+  std::istringstream lines(output);
+  for (std::string line; std::getline(lines, line);) {
+    const size_t equals = line.find('=');
+    if (equals != std::string::npos) figures[line.substr(0, equals)] = std::atof(&line[equals + 1]);
+  }
+  return figures;
+}
+
+DeviceKernelSizes TinySizes() {
+  DeviceKernelSizes sizes;
+  sizes.decoder = {.dim = 64, .heads = 2, .kv_heads = 2, .head_dim = 32, .feed_forward = 32};
+  sizes.compressor = sizes.twin = {.dim = 32, .heads = 1, .kv_heads = 1, .head_dim = 32};
+  sizes.vocab_size = 50;
+  sizes.tokens = 64;
+  sizes.batch = 2;
+  sizes.layers = 2;
+  sizes.chunk_sizes = {8, 16};
+  sizes.product_rows = {1, 9};
+  sizes.step_rows = 2;
+  sizes.many_rows = 3;
+  sizes.rotated_bytes = 4096;
+  sizes.probe = kProbe;
+  return sizes;
+}
+
+TEST(EmulatedBench, EveryKernelIsTimedBesideTheCeilings) {
+  const auto backend = Make("cuda-emulated");
+  ::testing::internal::CaptureStdout();
+  EXPECT_TRUE(RunDeviceKernels(*backend, TinySizes(), "").ok());
+  const auto figures = Figures(::testing::internal::GetCapturedStdout());
+  // 10 of paged attention, 2 of the compressor's, 5 x 2 + 2 products, 4 draws, 4 x 2 of rows: time
+  // and fraction of the floor each.
+  EXPECT_EQ(figures.size(), 2 + 2 * (6 + 2 + 12 + 4 + 8));
+  EXPECT_THAT(figures, Each(Pair(::testing::_, AllOf(Gt(0.0), Lt(1e15)))));
+  for (const char* name :
+       {"copy_bandwidth", "matrix_rate", "attention.batch2.c8.BF16.time", "sample.plain.rows9.time",
+        "attention.batch1.dense.I8.floor_fraction", "product.gate_up.I8.rows1.floor_fraction",
+        "compressor_attention.c16.time", "rms_norm.rows3.floor_fraction"}) {
+    EXPECT_EQ(figures.count(name), 1) << name;
+  }
+}
+
+TEST(EmulatedBench, OnePartAloneAndAnUnknownOne) {
+  const auto backend = Make("cuda-emulated");
+  ::testing::internal::CaptureStdout();
+  EXPECT_TRUE(RunDeviceKernels(*backend, TinySizes(), "ceilings").ok());
+  EXPECT_EQ(Figures(::testing::internal::GetCapturedStdout()).size(), 2);
+  const absl::Status unknown = RunDeviceKernels(*backend, TinySizes(), "attentions");
+  EXPECT_TRUE(absl::IsInvalidArgument(unknown));
+  EXPECT_THAT(std::string(unknown.message()), HasSubstr("ceilings, attention, products"));
+}
+
+}  // namespace
+}  // namespace catserve::testing
