@@ -82,8 +82,8 @@ double DeviceClock::SecondsOf(const std::function<void()>& work) {
   const double once = less_head_start(1);
   const int repeats =
       static_cast<int>(std::clamp(kSampleSeconds / once, 1.0, static_cast<double>(kRepeatsMax)));
-  std::vector<double> tries;
-  for (int i = 0; i < sizes_.tries; ++i) tries.push_back(less_head_start(repeats));
+  std::vector<double> tries(sizes_.tries);
+  for (double& seconds : tries) seconds = less_head_start(repeats);
   return Median(std::move(tries));
 }
 

@@ -125,8 +125,8 @@ absl::Status DeviceKernels::RunDecode(const Decode& decode) {
   std::vector<int32_t> page_ids(pages);
   std::iota(page_ids.begin(), page_ids.end(), 0);
   std::shuffle(page_ids.begin(), page_ids.end(), std::mt19937(7));
-  std::vector<AttentionRow> rows;
-  for (int32_t i = 0; i < decode.batch; ++i) rows.push_back({0, 0, i * pages_each, decode.entries});
+  std::vector<AttentionRow> rows(decode.batch);
+  for (int32_t i = 0; i < decode.batch; ++i) rows[i] = {0, 0, i * pages_each, decode.entries};
   auto q = Floats(decode.batch * width), out = Floats(decode.batch * width);
   if (!q.ok()) return q.status();
   if (!out.ok()) return out.status();
@@ -164,8 +164,8 @@ absl::Status DeviceKernels::ChunkAttention() {
   for (const int32_t chunk_size : sizes_.chunk_sizes) {
     const int32_t rows_each = chunk_size + 2, chunks = sizes_.tokens / chunk_size;
     const int64_t rows = int64_t{chunks} * rows_each;
-    std::vector<RowBlock> blocks;
-    for (int32_t i = 0; i < chunks; ++i) blocks.push_back({i * rows_each, rows_each});
+    std::vector<RowBlock> blocks(chunks);
+    for (int32_t i = 0; i < chunks; ++i) blocks[i] = {i * rows_each, rows_each};
     auto qkv = Floats(rows * 3 * width), out = Floats(rows * width);
     if (!qkv.ok()) return qkv.status();
     if (!out.ok()) return out.status();
@@ -276,7 +276,7 @@ absl::Status DeviceKernels::RowOperations() {
                         .head_dim = s.head_dim,
                         .rotary = view(rotary, 2, s.head_dim)};
     const std::vector<int32_t> positions(rows, 1);
-    Measure(absl::StrCat("rotate_heads.rows", rows), bytes(2 * 2 * dim), 1,
+    Measure(absl::StrCat("rotate_heads.rows", rows), bytes(4 * dim), 1,
             [&] { backend_.PrepareHeads(view(x, rows, 3 * dim), spec, positions, nullptr, {}); });
   }
   return absl::OkStatus();

@@ -35,6 +35,7 @@ struct Shape {
   int64_t vocab;
   Stack decoder;
   std::optional<Stack> compressor;  // none: a dense model
+  bool qk_norm = false;
 };
 
 const Shape kShapes[] = {
@@ -43,6 +44,10 @@ const Shape kShapes[] = {
     {"dense-1536", 32000, {1536, 12, 24, 4096}, std::nullopt},
     {"cat-256", 4096, {256, 4, 8, 704}, Stack{128, 2, 4, 352}},
     {"dense-128", 4096, {128, 4, 4, 352}, std::nullopt},
+    {"cat-published", 50257, {2048, 12, 32, 5632}, Stack{1024, 3, 16, 2816}, true},
+    {"dense-published", 50257, {1024, 12, 16, 2816}, std::nullopt, true},
+    {"cat-32", 64, {32, 2, 2, 48}, Stack{16, 1, 1, 24}, true},
+    {"dense-16", 64, {16, 2, 1, 24}, std::nullopt, true},
 };
 
 int64_t Count(const Tensor& t) {
@@ -51,10 +56,10 @@ int64_t Count(const Tensor& t) {
   return n;
 }
 
-json StackConfig(const Stack& stack, int64_t vocab) {
+json StackConfig(const Shape& shape, const Stack& stack) {
   return {{"block_size", kBlock},
-          {"vocab_size", vocab},
-          {"padded_vocab_size", vocab},
+          {"vocab_size", shape.vocab},
+          {"padded_vocab_size", shape.vocab},
           {"n_layer", stack.layers},
           {"n_head", stack.heads},
           {"dim", stack.dim},
@@ -65,7 +70,7 @@ json StackConfig(const Stack& stack, int64_t vocab) {
           {"rope_n_elem", stack.dim / stack.heads},
           {"norm_eps", 1e-5},
           {"use_fused_ops", false},
-          {"use_qk_norm", false}};
+          {"use_qk_norm", shape.qk_norm}};
 }
 
 void AddStack(const std::string& prefix, const json& s, std::vector<Tensor>& out) {
@@ -75,6 +80,10 @@ void AddStack(const std::string& prefix, const json& s, std::vector<Tensor>& out
     out.push_back({layer + "attention_norm.weight", {dim}});
     out.push_back({layer + "attention.wqkv.weight", {3 * dim, dim}});
     out.push_back({layer + "attention.wo.weight", {dim, dim}});
+    if (s["use_qk_norm"].get<bool>()) {
+      out.push_back({layer + "attention.q_norm.weight", {s["head_dim"]}});
+      out.push_back({layer + "attention.k_norm.weight", {s["head_dim"]}});
+    }
     out.push_back({layer + "ffn_norm.weight", {dim}});
     out.push_back({layer + "feed_forward.fc_1.weight", {f, dim}});
     out.push_back({layer + "feed_forward.fc_2.weight", {f, dim}});
@@ -146,10 +155,10 @@ absl::Status WriteRandomCheckpoint(const std::string& shape,
     return absl::InvalidArgumentError(absl::StrCat("shape ", shape, " is not one of ", names));
   }
   json config = {{"model_type", found->compressor ? "cat" : "dense"}, {"compressor", nullptr}};
-  config["decoder"] = StackConfig(found->decoder, found->vocab);
+  config["decoder"] = StackConfig(*found, found->decoder);
   std::vector<Tensor> tensors;
   if (found->compressor) {
-    config["compressor"] = StackConfig(*found->compressor, found->vocab);
+    config["compressor"] = StackConfig(*found, *found->compressor);
     AddCompressor(config, tensors);
   }
   tensors.push_back({"wte.weight", {found->vocab, found->decoder.dim}});

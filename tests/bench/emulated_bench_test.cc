@@ -1,12 +1,15 @@
 // What the benchmarks for a GPU do, done on an emulated one with next to nothing to do: every case
 // runs to its end and gives its figures. What they say is of no interest.
 #include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <sstream>
 #include <string>
 
 #include "bench/device_kernels.h"
+#include "bench/engine_runs.h"
+#include "bench/random_checkpoint.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/kernels/device.h"
@@ -71,6 +74,49 @@ TEST(EmulatedBench, EveryKernelIsTimedBesideTheCeilings) {
         "compressor_attention.c16.time", "rms_norm.rows3.floor_fraction"}) {
     EXPECT_EQ(figures.count(name), 1) << name;
   }
+}
+
+// Decodes and prefills tokens of a random model, with its figures.
+std::map<std::string, double> EngineFigures(const std::string& shape, EngineRuns runs) {
+  const std::string directory = ::testing::TempDir() + "emulated_bench_" + shape;
+  EXPECT_TRUE(WriteRandomCheckpoint(shape, directory).ok());
+  runs.name = "tiny";
+  runs.directory = directory;
+  const auto backend = Make("cuda-emulated");
+  ::testing::internal::CaptureStdout();
+  const absl::Status status = RunEngines(*backend, {1e9, 1e9}, runs);
+  const std::string output = ::testing::internal::GetCapturedStdout();
+  EXPECT_TRUE(status.ok()) << status;
+  std::filesystem::remove_all(directory);
+  return Figures(output);
+}
+
+TEST(EmulatedBench, EnginesAreTimedAtEveryKindOfLengths) {
+  for (const Lengths lengths : {Lengths::kStaggered, Lengths::kLockStep, Lengths::kSpread}) {
+    const auto figures = EngineFigures("cat-32", {.batches = {2},
+                                                  .chunk_sizes = {4},
+                                                  .prompt_tokens = 10,
+                                                  .generated_tokens = 6,
+                                                  .lengths = lengths,
+                                                  .step_tokens = 128});
+    EXPECT_EQ(figures.size(), 2 + 5);
+    for (const auto& [name, value] : figures) {
+      // What KV memory held halfway may be looked up when all has been given back.
+      if (!name.ends_with(".kv_per_sequence")) {
+        EXPECT_THAT(value, AllOf(Gt(0.0), Lt(1e15))) << name;
+      }
+    }
+    for (const char* name : {"tiny.c4.prefill_10", "tiny.c4.decode.batch2.floor_fraction",
+                             "tiny.c4.decode.batch2", "tiny.c4.decode.batch2.kv_per_sequence"}) {
+      EXPECT_EQ(figures.count(name), 1) << name;
+    }
+  }
+}
+
+TEST(EmulatedBench, PromptsAloneOfADenseModel) {
+  const auto figures = EngineFigures("dense-16", {.prompt_tokens = 20});
+  EXPECT_EQ(figures.size(), 2);
+  EXPECT_EQ(figures.count("tiny.dense.prefill_20"), 1);
 }
 
 TEST(EmulatedBench, OnePartAloneAndAnUnknownOne) {
