@@ -9,8 +9,7 @@ export CCACHE_DIR ?= $(CURDIR)/.cache/ccache
 export CCACHE_MAXSIZE ?= 2G
 
 .PHONY: help deps build demo test check check-deploy soak serve bench bench-counts bench-peer \
-  bench-serve cuda \
-  evaluate format clean
+  bench-serve cuda gpu-check evaluate format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -56,6 +55,9 @@ bench-peer: build  ## this engine and llama.cpp on one shape, by turns (half an 
 cuda: deps  ## where nvcc is found: check the CUDA kernels, build a server with them; runs nothing
 	@python3 tools/gpu_compile.py
 	@tools/build.sh gpu catserved
+
+gpu-check:  ## on a machine with a GPU: all that it can show, in eight minutes (docs/cuda.md)
+	@python3 tools/gpu_check.py
 
 evaluate: build  ## measure quality and cost at every chunk size, write cards and docs (MODEL=, TEXT=)
 	@/usr/bin/python3 tools/evaluate $(BUILD) $(if $(filter command,$(word 1,$(origin MODEL))),\

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a folder that a machine with a GPU needs nothing else for but a driver and cuBLAS: tests,
-# benchmarks, server and client with the CUDA backend, and what they read.
-# Ends with its checks: what the programs load, what they say without a driver, its size.
+# benchmarks, server and client with the CUDA backend, what they read, and the runner of make
+# gpu-check. Ends with its checks: what the programs load, what they say without a driver, its size.
 #   tools/gpu_bundle.sh [OUT]     build/gpu_bundle by default, and OUT.tar.xz beside it
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,6 +25,7 @@ ldd "${programs[@]/#/$build/}" | sed -nE 's/.*=> (\/[^ ]+) .*/\1/p' | sort -u |
     [[ ${library##*/} =~ $of_the_system ]] || install -m 644 "$library" "$out/lib"
   done
 cp --parents -r "${data[@]}" "$out"
+install -m 755 tools/gpu_check.py "$out"
 git describe --always --dirty >"$out/REVISION" 2>/dev/null || echo unknown >"$out/REVISION"
 
 folder=$(realpath "$out")
