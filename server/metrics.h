@@ -77,7 +77,7 @@ class Metrics {
 };
 
 // "OK", "INVALID_ARGUMENT", ...
-absl::string_view CodeName(grpc::StatusCode code);
+std::string CodeName(grpc::StatusCode code);
 
 // "stop", "length", "aborted", ...
 absl::string_view ReasonName(FinishReason reason);

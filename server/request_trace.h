@@ -57,7 +57,7 @@ struct RequestTrace {
   int64_t kv_bytes_peak = 0;
   int32_t preemptions = 0;
   int32_t budget_changes = 0;
-  absl::string_view code;    // a literal: "OK", "CANCELLED", ...
+  std::string code;          // "OK", "CANCELLED", ...
   absl::string_view reason;  // a literal: "length", "aborted", ...; empty until it is computed
 
   void Mark(TraceMark mark);

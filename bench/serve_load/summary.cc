@@ -1,35 +1,14 @@
 #include "bench/serve_load/summary.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <utility>
 
+#include "absl/status/status.h"
+
 namespace catserve {
 namespace {
-
-std::string CodeName(grpc::StatusCode code) {
-  static constexpr std::array<const char*, 17> kNames = {"OK",
-                                                         "CANCELLED",
-                                                         "UNKNOWN",
-                                                         "INVALID_ARGUMENT",
-                                                         "DEADLINE_EXCEEDED",
-                                                         "NOT_FOUND",
-                                                         "ALREADY_EXISTS",
-                                                         "PERMISSION_DENIED",
-                                                         "RESOURCE_EXHAUSTED",
-                                                         "FAILED_PRECONDITION",
-                                                         "ABORTED",
-                                                         "OUT_OF_RANGE",
-                                                         "UNIMPLEMENTED",
-                                                         "INTERNAL",
-                                                         "UNAVAILABLE",
-                                                         "DATA_LOSS",
-                                                         "UNAUTHENTICATED"};
-  const auto index = static_cast<size_t>(code);
-  return index < kNames.size() ? kNames[index] : "UNKNOWN";
-}
 
 struct Window {
   double from = 0, to = 0;
@@ -84,7 +63,7 @@ void CountEnd(const CallRecord& call, Summary& out) {
   } else {
     ++out.failed;
   }
-  ++out.codes[CodeName(call.code)];
+  ++out.codes[absl::StatusCodeToString(static_cast<absl::StatusCode>(call.code))];
   if (call.reason != v1::FINISH_REASON_UNSPECIFIED) {
     ++out.reasons[v1::FinishReason_Name(call.reason).substr(sizeof("FINISH_REASON_") - 1)];
   }

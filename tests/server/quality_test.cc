@@ -210,16 +210,7 @@ TEST_F(QualityBound, IsToldByGetModelAsAColumnForEachTask) {
 // would make room, but its bound leaves 4 alone: the second waits until it has ended.
 TEST(QualityBoundUnderPressure, IsNotCrossedToMakeRoomForAnother) {
   ScriptedServer house({.slots = 2, .kv_pages = 6, .card = MeasuredCard()});
-  house.executor().Hold();
-  GenerateCall first(house.stubs(), Ask("recall", 0.02, 240));
-  house.executor().Allow(10);
-  ASSERT_TRUE(first.ReadTokens());
-  GenerateCall second(house.stubs(), GreedyRequest({1, 2, 3}, 8, 240));
-  AwaitLoad(house.stubs(), [](const auto& load) {
-    return load.running_requests() + load.waiting_requests() == 2;
-  });
-  house.executor().Release();
-  const Generated got = first.Finish(), other = second.Finish();
+  const auto [got, other] = house.Meet(Ask("recall", 0.02, 240), GreedyRequest({1, 2, 3}, 8, 240));
   ASSERT_TRUE(got.status.ok() && other.status.ok()) << got.status.error_message();
   EXPECT_EQ(got.finished().usage().chunk_size(), 4);
   EXPECT_EQ(got.finished().usage().budget_changes_size(), 0);

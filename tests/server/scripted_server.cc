@@ -148,6 +148,21 @@ int ScriptedServer::StepsUntilIdle() {
   return steps;
 }
 
+std::pair<Generated, Generated> ScriptedServer::Meet(const v1::GenerateRequest& first,
+                                                     const v1::GenerateRequest& second) {
+  executor_.Hold();
+  GenerateCall early(*stubs_, first);
+  executor_.Allow(10);
+  EXPECT_TRUE(early.ReadTokens());
+  GenerateCall late(*stubs_, second);
+  AwaitLoad(*stubs_, [](const auto& load) {
+    return load.running_requests() + load.waiting_requests() == 2;
+  });
+  executor_.Release();
+  Generated early_got = early.Finish();
+  return {std::move(early_got), late.Finish()};
+}
+
 std::vector<int32_t> ScriptedServer::Bytes(const std::string& text) const {
   std::vector<int32_t> ids;
   for (const char byte : text) {

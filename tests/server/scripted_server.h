@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -76,6 +77,10 @@ class ScriptedServer {
   // Lets steps go on one by one, a question to the server after each, until nothing runs. Returns
   // how many it took: few after a cancel, as many as tokens were wanted without.
   int StepsUntilIdle();
+
+  // What two requests came to, of which the second arrived when the first had ten tokens to say.
+  std::pair<Generated, Generated> Meet(const v1::GenerateRequest& first,
+                                       const v1::GenerateRequest& second);
 
   // Ids of the byte-level tokens of a text: one for each byte.
   std::vector<int32_t> Bytes(const std::string& text) const;

@@ -22,16 +22,7 @@ v1::GenerateRequest AskAuto(int32_t max_tokens) {
 // finest size, or for two coarser ones.
 TEST(Sharing, AnAutomaticBudgetCoarsensInTheStreamToMakeRoomForAnother) {
   ScriptedServer house(ScriptedServer::Options{.slots = 2, .kv_pages = 6});
-  house.executor().Hold();
-  GenerateCall first(house.stubs(), AskAuto(240));
-  house.executor().Allow(10);
-  ASSERT_TRUE(first.ReadTokens());
-  GenerateCall second(house.stubs(), GreedyRequest({1, 2, 3}, 8, 240));
-  AwaitLoad(house.stubs(), [](const auto& load) {
-    return load.running_requests() + load.waiting_requests() == 2;
-  });
-  house.executor().Release();
-  const Generated got = first.Finish(), other = second.Finish();
+  const auto [got, other] = house.Meet(AskAuto(240), GreedyRequest({1, 2, 3}, 8, 240));
   ASSERT_TRUE(got.status.ok() && other.status.ok()) << got.status.error_message();
   EXPECT_THAT(got.ids(), SizeIs(240));
   EXPECT_THAT(other.ids(), SizeIs(240));
