@@ -1,6 +1,8 @@
 #include "kernels/cpu/host_buffer.h"
 
+#include <linux/mempolicy.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -15,6 +17,15 @@ constexpr int64_t kAlignment = 64;
 constexpr int64_t kHugePage = int64_t{2} << 20;
 
 int64_t MachineBytes() { return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE); }
+
+// Pages in turn from every memory node that this process may use: pieces of work are claimed by
+// whichever thread is free, so none of them has a node of its own. A hint that may be refused.
+void SpreadOverNodes(void* data, int64_t bytes) {
+  unsigned long nodes[16] = {};  // NOLINT(google-runtime-int): the kernel's own type
+  constexpr unsigned kMost = sizeof(nodes) * 8;
+  if (syscall(SYS_get_mempolicy, nullptr, nodes, kMost, nullptr, MPOL_F_MEMS_ALLOWED) != 0) return;
+  syscall(SYS_mbind, data, bytes, MPOL_INTERLEAVE, nodes, kMost, 0);
+}
 
 }  // namespace
 
@@ -37,7 +48,10 @@ absl::StatusOr<std::unique_ptr<HostBuffer>> HostBuffer::Create(int64_t bytes) {
                      ". Use a smaller model or fewer KV pages"));
   }
   // Fewer TLB misses where weights and KV memory are streamed; a hint that may be refused.
-  if (alignment == kHugePage) madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+  if (alignment == kHugePage) {
+    madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+    SpreadOverNodes(data, bytes);
+  }
   std::memset(data, 0, static_cast<size_t>(bytes));
   return std::unique_ptr<HostBuffer>(new HostBuffer(data, bytes));
 }
