@@ -1,5 +1,5 @@
-// Memory of the CPU backend: 64-byte aligned, zero-filled and touched when it is made; from 2 MiB on
-// its pages come in turn from all memory nodes (NUMA) that the process may use.
+// Memory of the CPU backend: 64-byte aligned, zero-filled and touched when it is made. From 2 MiB
+// on its pages come in turn from all memory nodes (NUMA) that the process may use.
 #pragma once
 
 #include <cstdint>
