@@ -1,5 +1,7 @@
 // The plain parts of the seam: checks, views, memory, and the factory.
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <limits>
@@ -9,7 +11,9 @@
 #include "gtest/gtest.h"
 #include "kernels/backend_factory.h"
 #include "kernels/backend_lost.h"
+#include "kernels/bfloat16.h"
 #include "kernels/check.h"
+#include "kernels/kv_page.h"
 #include "tests/kernels/device.h"
 
 namespace catserve {
@@ -47,6 +51,20 @@ TEST(BackendLostDeathTest, TellsWhoeverListensFirst) {
   };
   EXPECT_EXIT(lose(), ::testing::ExitedWithCode(kExitBackendLost),
               "^heard: the GPU failed while waiting for its work: unplugged");
+}
+
+// Rounding up must not carry over a number's end: from no number to zero, or from a scale to one
+// that does not hold the largest.
+TEST(KvScaleTest, IsTheNextBF16AndNoNumberStaysNone) {
+  for (const uint32_t bits : {0x7f800001u, 0x7fc00000u, 0x7fffffffu, 0xff800001u, 0xffffffffu}) {
+    EXPECT_TRUE(std::isnan(FloatFromBF16(KvScaleBits(std::bit_cast<float>(bits), 127)))) << bits;
+  }
+  for (const float largest : {1e-35f, 0.3f, 1.0f, 127.0f, 254.1f, 3e38f}) {
+    const float scale = FloatFromBF16(KvScaleBits(largest, 127));
+    EXPECT_GE(scale, largest / 127);
+    EXPECT_LE(scale, largest / 127 * (1 + 1.0f / 128)) << largest;
+  }
+  EXPECT_EQ(KvScaleBits(0, 127), 0);
 }
 
 TEST(TensorViewTest, SlicesRowsAndColumns) {
