@@ -1,11 +1,14 @@
 # With CATSERVE_STATIC a program holds what it is linked with, so that it runs on another Linux: an
 # imported library gives way to the archive beside it where there is one (libx.so.1.2 to libx.a).
-# What has none is looked for in ../lib, seen from the program.
+# What has none, and OpenSSL, is looked for in ../lib, seen from the program.
 #
 #   include(cmake/StaticLibraries.cmake)  -> before the first find_package
 #   catserve_prefer_archives(directory)   -> once every folder has found its packages
 
 if(CATSERVE_STATIC)
+  # What server and client share, so that a folder of both holds it once.
+  find_library(OPENSSL_CRYPTO_LIBRARY NAMES libcrypto.so)
+  find_library(OPENSSL_SSL_LIBRARY NAMES libssl.so)
   set(CMAKE_FIND_LIBRARY_SUFFIXES .a .so)
   set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)
   set(CMAKE_BUILD_RPATH "$ORIGIN/../lib")

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -116,6 +117,58 @@ class Runner(unittest.TestCase):
         c16 = [cell.strip() for cell in next(x for x in lines if x.startswith("c16")).split("|")]
         self.assertEqual(c16[1:], ["38800", "130000", "2.68", "3.25", "10", "4.3", "1.25", "0.90"])
         self.assertEqual(gpu_check.beside_the_authors({}), [])
+
+
+class Whole(unittest.TestCase):
+    """A bundle whose programs are scripts, on a machine that seems to have a GPU."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        (self.folder / "bundle" / "bin").mkdir(parents=True)
+        (self.folder / "bundle" / "REVISION").write_text("abc123\n", encoding="utf-8")
+        for program in ("cuda_test", "kernel_bench", "engine_bench"):
+            self.write(program, "echo $0.runs=1 1 | sed 's|.*/||'")
+
+    def write(self, program, script):
+        path = self.folder / "bundle" / "bin" / program
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    def run_main(self, *arguments):
+        gpu = Gpu("NVIDIA Card 1", 16 * GIB, "13")
+        with mock.patch.object(gpu_check, "find_gpu", lambda: gpu), \
+             mock.patch.object(gpu_check, "SERVE", "true"), \
+             contextlib.redirect_stdout(io.StringIO()) as printed:
+            status = gpu_check.main([f"--bundle={self.folder / 'bundle'}",
+                                     f"--out={self.folder / 'out'}", *arguments])
+        self.printed = printed.getvalue()
+        return status
+
+    def results(self):
+        return json.loads((self.folder / "out" / "results.json").read_text(encoding="utf-8"))
+
+    def test_from_the_bundle_to_the_table(self):
+        self.assertEqual(self.run_main(), 0)
+        results = self.results()
+        self.assertEqual(results["gpu"]["name"], "NVIDIA Card 1")
+        self.assertEqual(results["revision"], "abc123")
+        states = {s["name"]: s["status"] for s in results["stages"]}
+        self.assertEqual(len(states), 15)
+        self.assertTrue(all(state == "passed" for name, state in states.items()
+                            if not name.endswith("check")), states)
+
+    def test_some_stages_alone(self):
+        self.write("cuda_test", "case $1 in *Backends/*:*) exit 1;; esac")
+        self.assertEqual(self.run_main("--stages=contract,golden"), 1)
+        states = {s["name"]: s["status"] for s in self.results()["stages"]}
+        self.assertEqual(states, {"contract": "passed", "golden": "failed"})
+
+    def test_without_a_bundle_nothing_is_built_if_so_asked(self):
+        self.write("cuda_test", "exit 127")
+        self.assertEqual(self.run_main("--no-build"), gpu_check.SKIPPED)
+        self.assertIn("--no-build", self.printed)
 
 
 class Commands(unittest.TestCase):
