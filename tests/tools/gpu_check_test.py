@@ -119,6 +119,19 @@ class Runner(unittest.TestCase):
         self.assertEqual(gpu_check.beside_the_authors({}), [])
 
 
+    def test_fractions_stand_beside_what_was_asked_for(self):
+        found = {f"{name}.floor_fraction": [value, "1"] for name, value in (
+            ("attention.batch64.c16.BF16", 0.85), ("cat-published.c4.decode.batch320", 0.55),
+            ("dense-published.dense.decode.batch1", 0.45), ("sample.plain.rows320", 0.1))}
+        blank, attention, cat, dense = gpu_check.beside_the_goals(
+            {**found, "cat-published.c4.decode.batch320": [1.0, "tokens/s"]})
+        self.assertEqual(blank, "")
+        self.assertRegex(attention, r"c16\.BF16 +85\.0% of its floor; asked for 80%$")
+        self.assertRegex(cat, r"batch320 +55\.0% .* 60%: MISSED$")
+        self.assertRegex(dense, r"batch1 +45\.0% .* 40%$")
+        self.assertEqual(gpu_check.beside_the_goals({}), [])
+
+
 class Whole(unittest.TestCase):
     """A bundle whose programs are scripts, on a machine that seems to have a GPU."""
 
