@@ -7,7 +7,7 @@ namespace catserve::cpu::avx2 {
 namespace {
 
 constexpr int64_t kTileRows = 6;  // 12 accumulators, 2 weights and 1 activation fill the registers
-constexpr int64_t kPrefetchBytes = 1024;
+constexpr int64_t kPrefetchBytes = 4096;
 
 // Where one register tile reads and writes.
 template <typename W>
@@ -86,15 +86,16 @@ void MultiplyRows(const Tile<W>& t, int64_t rows) {
   }
 }
 
-// All outputs for R rows, P panels at a time while there are as many.
+// All outputs for R rows, P panels at a time while there are as many. For one row the processor
+// fetches ahead better by itself.
 template <int R, int P, typename W>
 void FewRows(Tile<W> t) {
   while (t.out_features > 0) {
     const int64_t panels = t.out_features > (P - 1) * kPanel ? P : 1;
     if (panels == P) {
-      Multiply<R, P, true>(t);
+      Multiply<R, P, (R > 1)>(t);
     } else {
-      Multiply<R, 1, true>(t);
+      Multiply<R, 1, (R > 1)>(t);
     }
     t.panel += panels * t.in * kPanel;
     t.out += panels * kPanel;
