@@ -42,7 +42,8 @@ class Matrix {
 enum class WeightFormat : uint8_t {
   kAsIs,  // with the source's precision (F16 may be held as F32)
   // Whole numbers from -127 to 127 with a scale for each output, the largest magnitude of its
-  // weights / 127: w is held as round-half-even(w / scale).
+  // weights / 127: w is held as round-half-even(w / scale). A product may hold its inputs with 8
+  // bits as well, each group of 32 as KvLayer holds a head (the CPU does; CUDA multiplies floats).
   kInt8,
   // Whole numbers from 0 to 15 by groups of 32 inputs: each output has for each group a minimum m,
   // its least weight as BF16, and a scale s = KvScaleBits(largest weight - m, 15); w is held as

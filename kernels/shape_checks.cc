@@ -16,6 +16,12 @@ void CheckColumns(const TensorView& view, int64_t columns, const char* name) {
       << name << " has " << view.shape[1] << " columns where " << columns << " are needed";
 }
 
+void CheckWeights(const TensorView& host) {
+  CATSERVE_CHECK(host.rank == 2 && host.dtype != DType::kI32 && host.dtype != DType::kI8)
+      << "a weight matrix is [out, in] of a float type, not rank " << host.rank << " "
+      << Name(host.dtype);
+}
+
 void CheckSpec(const HeadSpec& spec) {
   CATSERVE_CHECK(spec.heads > 0 && spec.kv_heads > 0 && spec.heads % spec.kv_heads == 0)
       << spec.heads << " heads cannot be grouped over " << spec.kv_heads << " key/value heads";

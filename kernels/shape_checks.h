@@ -16,6 +16,9 @@ inline constexpr int64_t kHeadDimMax = 256;
 void CheckMatrix(const TensorView& view, const char* name);
 void CheckColumns(const TensorView& view, int64_t columns, const char* name);
 
+// [out, in] of a float type, in host memory.
+void CheckWeights(const TensorView& host);
+
 void CheckSpec(const HeadSpec& spec);
 void CheckKv(const KvLayer& kv, const HeadSpec& spec);
 void CheckLogits(const TensorView& logits, int32_t vocab_size, size_t rows);

@@ -8,8 +8,10 @@
 #include "kernels/check.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/crew.h"
+#include "kernels/cpu/hold_int8.h"
 #include "kernels/cpu/host_buffer.h"
 #include "kernels/cpu/int4_matrix.h"
+#include "kernels/cpu/int8_matrix.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/shape_checks.h"
@@ -34,8 +36,9 @@ class CpuBackend final : public Backend {
   using Backend::Pack;
   absl::StatusOr<std::unique_ptr<Matrix>> Pack(const TensorView& host,
                                                WeightFormat format) override {
+    if (format == WeightFormat::kInt8) return Int8Matrix::Create(host, crew_.pool());
     if (format == WeightFormat::kInt4) return Int4Matrix::Create(host, crew_.pool());
-    return PackedMatrix::Create(host, format, crew_.pool());
+    return PackedMatrix::Create(host, crew_.pool());
   }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Upload(const TensorView& host) override;
@@ -82,11 +85,17 @@ class CpuBackend final : public Backend {
   template <typename Multiply>
   void ForPieces(const Matrix& w, int64_t rows, Multiply multiply);
 
+  void MatMulInt8(const TensorView& out, const TensorView& x, const Int8Matrix& w, bool add);
   void MatMulInt4(const TensorView& out, const TensorView& x, const Int4Matrix& w, bool add);
+  // The rows of x in groups, in `held`.
+  template <typename Group>
+  const Group* HoldRows(std::vector<Group>& held, const TensorView& x);
 
   const Ops& ops_;
   Crew crew_;
-  std::vector<Int8Group> held_inputs_;  // of one product; grows to the largest need seen
+  // Inputs of one product of whole numbers; each grows to the largest need seen.
+  std::vector<Int8Group> int8_inputs_;
+  std::vector<Int16Group> int16_inputs_;
 };
 
 absl::StatusOr<std::unique_ptr<Buffer>> CpuBackend::Upload(const TensorView& host) {
@@ -149,6 +158,7 @@ void CpuBackend::MatMul(const TensorView& out, const TensorView& x, const Matrix
   CheckColumns(x, w.in_features(), "x");
   CheckColumns(out, w.out_features(), "out");
   CATSERVE_CHECK(out.rows() == x.rows()) << out.rows() << " rows of out for " << x.rows();
+  if (const auto* int8 = dynamic_cast<const Int8Matrix*>(&w)) return MatMulInt8(out, x, *int8, add);
   if (const auto* int4 = dynamic_cast<const Int4Matrix*>(&w)) return MatMulInt4(out, x, *int4, add);
   const auto* packed = dynamic_cast<const PackedMatrix*>(&w);
   CATSERVE_CHECK(packed != nullptr) << "the matrix was packed by another backend";
@@ -160,27 +170,49 @@ void CpuBackend::MatMul(const TensorView& out, const TensorView& x, const Matrix
                   .rows = piece.rows,
                   .panels = packed->panel(piece.panel),
                   .dtype = packed->dtype(),
-                  .scales = packed->scales(piece.panel),
                   .in = w.in_features(),
                   .out_features = piece.out_features,
                   .add = add});
   });
 }
 
+template <typename Group>
+const Group* CpuBackend::HoldRows(std::vector<Group>& held, const TensorView& x) {
+  const int64_t in = x.shape[1];
+  const int64_t groups = (in + kGroupInputs - 1) / kGroupInputs;
+  held.resize(std::max(held.size(), static_cast<size_t>(x.rows() * groups)));
+  crew_.ForEach(x.rows(), 4 * in, [&](int64_t i, Mate&) {
+    HoldInputs(ops_, held.data() + i * groups, x.row<const float>(i), in);
+  });
+  return held.data();
+}
+
+void CpuBackend::MatMulInt8(const TensorView& out, const TensorView& x, const Int8Matrix& w,
+                            bool add) {
+  const Int16Group* held = HoldRows(int16_inputs_, x);
+  ForPieces(w, x.rows(), [&](const Piece& piece) {
+    ops_.mat_mul_int8({.out = out.row<float>(piece.row) + piece.panel * kPanel,
+                       .out_stride = out.row_stride,
+                       .x = held + piece.row * w.groups(),
+                       .rows = piece.rows,
+                       .panels = w.panel(piece.panel),
+                       .scales = w.scales(piece.panel),
+                       .groups = w.groups(),
+                       .out_features = piece.out_features,
+                       .add = add});
+  });
+}
+
 void CpuBackend::MatMulInt4(const TensorView& out, const TensorView& x, const Int4Matrix& w,
                             bool add) {
-  const int64_t groups = w.groups();
-  held_inputs_.resize(static_cast<size_t>(x.rows() * groups));
-  crew_.ForEach(x.rows(), 4 * w.in_features(), [&](int64_t i, Mate&) {
-    HoldInputs(ops_, held_inputs_.data() + i * groups, x.row<const float>(i), w.in_features());
-  });
+  const Int8Group* held = HoldRows(int8_inputs_, x);
   ForPieces(w, x.rows(), [&](const Piece& piece) {
     ops_.mat_mul_int4({.out = out.row<float>(piece.row) + piece.panel * kPanel,
                        .out_stride = out.row_stride,
-                       .x = held_inputs_.data() + piece.row * groups,
+                       .x = held + piece.row * w.groups(),
                        .rows = piece.rows,
                        .panels = w.panel(piece.panel),
-                       .groups = groups,
+                       .groups = w.groups(),
                        .out_features = piece.out_features,
                        .add = add});
   });

@@ -1,5 +1,5 @@
-// Floats held as whole numbers of 8 bits: entries of KV memory, and inputs of products with 4-bit
-// weights.
+// Floats held as whole numbers of 8 bits: entries of KV memory, and inputs of products with weights
+// that are whole numbers.
 #pragma once
 
 #include <cmath>
@@ -25,5 +25,9 @@ inline uint16_t HoldInt8(const Ops& ops, int8_t* to, const float* from, int64_t 
   }
   return bits;
 }
+
+// Holds the `in` numbers of one row in groups: of products with 4-bit weights, and with 8-bit ones.
+void HoldInputs(const Ops& ops, Int8Group* to, const float* x, int64_t in);
+void HoldInputs(const Ops& ops, Int16Group* to, const float* x, int64_t in);
 
 }  // namespace catserve::cpu

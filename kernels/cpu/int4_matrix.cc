@@ -2,19 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/bfloat16.h"
-#include "kernels/check.h"
-#include "kernels/cpu/hold_int8.h"
 #include "kernels/cpu/math.h"
 #include "kernels/kv_page.h"
+#include "kernels/shape_checks.h"
 
 namespace catserve::cpu {
 namespace {
 
-constexpr int64_t kFillPieces = 1024;  // at most; a piece is some panels
 constexpr float kMost = 15;
 constexpr uint16_t kNaN = 0x7fc0;  // BF16
 
@@ -42,52 +38,22 @@ void FillGroup(Int4Group& group, int64_t lane, const float* weights, int64_t cou
 
 absl::StatusOr<std::unique_ptr<Int4Matrix>> Int4Matrix::Create(const TensorView& host,
                                                                ThreadPool& pool) {
-  CATSERVE_CHECK(host.rank == 2 && host.dtype != DType::kI32 && host.dtype != DType::kI8)
-      << "a weight matrix is [out, in] of a float type, not rank " << host.rank << " "
-      << Name(host.dtype);
-  std::unique_ptr<Int4Matrix> matrix(new Int4Matrix(host.shape[0], host.shape[1]));
-  int64_t bytes = 0;
-  if (__builtin_mul_overflow(matrix->panels(), matrix->groups(), &bytes) ||
-      __builtin_mul_overflow(bytes, int64_t{sizeof(Int4Group)}, &bytes)) {
-    return absl::ResourceExhaustedError(absl::StrCat("a matrix of [", host.shape[0], ", ",
-                                                     host.shape[1], "] does not fit any memory"));
-  }
-  auto buffer = HostBuffer::Create(bytes);
-  if (!buffer.ok()) return buffer.status();
-  matrix->buffer_ = std::move(*buffer);
-  const int pieces = static_cast<int>(std::clamp<int64_t>(matrix->panels(), 1, kFillPieces));
-  pool.Run(pieces, pool.threads(), [&](int piece, int) {
-    const Range share = Share(matrix->panels(), piece, pieces);
-    for (int64_t panel = share.begin; panel < share.end; ++panel) matrix->Fill(host, panel);
-  });
-  return matrix;
-}
-
-void Int4Matrix::Fill(const TensorView& host, int64_t panel) {
-  auto* const to = const_cast<Int4Group*>(this->panel(panel));
-  const int64_t first = panel * kPanel;
-  for (int64_t lane = 0; lane < std::min(kPanel, out_ - first); ++lane) {
-    for (int64_t group = 0; group < groups(); ++group) {
+  CheckWeights(host);
+  const int64_t in = host.shape[1];
+  std::unique_ptr<Int4Matrix> matrix(new Int4Matrix(host.shape[0], in));
+  if (auto status = matrix->Allocate(); !status.ok()) return status;
+  matrix->ForOutputs(pool, [&](int64_t output, Int4Group* groups, int64_t lane) {
+    for (int64_t group = 0; group < matrix->groups(); ++group) {
       const int64_t begin = group * kGroupInputs;
-      const int64_t count = std::min(kGroupInputs, in_ - begin);
+      const int64_t count = std::min(kGroupInputs, in - begin);
       float weights[kGroupInputs];
       for (int64_t k = 0; k < count; ++k) {
-        weights[k] = LoadFloat(host.data, host.dtype, (first + lane) * host.row_stride + begin + k);
+        weights[k] = LoadFloat(host.data, host.dtype, output * host.row_stride + begin + k);
       }
-      FillGroup(to[group], lane, weights, count);
+      FillGroup(groups[group], lane, weights, count);
     }
-  }
-}
-
-void HoldInputs(const Ops& ops, Int8Group* to, const float* x, int64_t in) {
-  for (int64_t begin = 0; begin < in; begin += kGroupInputs, ++to) {
-    const int64_t count = std::min(kGroupInputs, in - begin);
-    std::fill(to->numbers + count, to->numbers + kGroupInputs, int8_t{0});
-    to->scale = FloatFromBF16(HoldInt8(ops, to->numbers, x + begin, count));
-    int32_t sum = 0;
-    for (const int8_t number : to->numbers) sum += number;
-    to->sum = to->scale * static_cast<float>(sum);
-  }
+  });
+  return matrix;
 }
 
 }  // namespace catserve::cpu

@@ -16,50 +16,77 @@ namespace catserve::cpu {
 // k * kPanel + o % kPanel. The last panel is filled up with zeros.
 inline constexpr int64_t kPanel = 16;
 
-// out[r][o] (+)= fma over k = 0 .. in-1, in order, of x[r][k] * w[o][k], starting from 0; with I8
-// weights the finished sum is multiplied by scales[o] before it is stored or added.
+// out[r][o] (+)= fma over k = 0 .. in-1, in order, of x[r][k] * w[o][k], starting from 0.
 struct MatMulTile {
   float* out = nullptr;  // [rows, out_features]
   int64_t out_stride = 0;
   const float* x = nullptr;  // [rows, in]
   int64_t x_stride = 0;
   int64_t rows = 0;
-  const void* panels = nullptr;   // of the first of out_features, which starts a panel
-  DType dtype = DType::kF32;      // F32, BF16 or I8
-  const float* scales = nullptr;  // I8: of the outputs, filled up to whole panels; else null
+  const void* panels = nullptr;  // of the first of out_features, which starts a panel
+  DType dtype = DType::kF32;     // F32 or BF16
   int64_t in = 0;
   int64_t out_features = 0;
   bool add = false;  // the finished product is added to out
 };
 
-// 4-bit weights (WeightFormat::kInt4 of backend.h): the weights of one panel for a group of inputs.
-// Panel after panel, each with its groups in order; what fills up outputs and inputs is zeros.
+// Whole numbers are multiplied in groups of inputs, with sums that are exact within a group; what
+// fills up outputs and inputs is zeros. Weights lie panel after panel, each with its groups in
+// order. In a group four inputs of an output are side by side, and sixteen outputs.
 inline constexpr int64_t kGroupInputs = 32;
+inline constexpr int64_t kQuads = kGroupInputs / 4;
+
+// The weights of one panel for a group of inputs with 8 bits (WeightFormat::kInt8 of backend.h).
+struct Int8Weights {
+  int8_t quads[kQuads][kPanel][4];
+};
+
+// With 4 bits (WeightFormat::kInt4).
 struct Int4Group {
   uint8_t nibbles[kPanel * kGroupInputs / 2];
   uint16_t scales[kPanel];  // BF16
   uint16_t minima[kPanel];  // BF16
 };
-// Where the weight of a panel's output for an input of the group lies: eight outputs side by side,
-// four inputs of each in four bytes, and four more in the upper halves of these bytes.
+// Where the weight of a panel's output for an input of the group lies: a quad in the lower halves
+// of the bytes, the next in the upper ones.
 struct Nibble {
   int64_t byte;
   int shift;
 };
 constexpr Nibble NibbleOf(int64_t output, int64_t input) {
-  const int64_t block = output / 8 * 4 + input / 8;
-  return {block * 32 + output % 8 * 4 + input % 4, static_cast<int>(input / 4 % 2) * 4};
+  return {(input / 8 * kPanel + output) * 4 + input % 4, static_cast<int>(input / 4 % 2) * 4};
 }
 
-// A group of inputs with 8 bits.
+// A group of inputs with 8 bits, for 4-bit weights.
 struct Int8Group {
   int8_t numbers[kGroupInputs];
   float scale = 0;
   float sum = 0;  // scale * sum of the numbers
 };
+// The same for 8-bit weights: even inputs first, then odd ones, so that the pairs of a quad's even
+// and of its odd inputs are side by side, as those of the weights are once widened.
+struct Int16Group {
+  int16_t numbers[kGroupInputs];
+  float scale = 0;
+};
+constexpr int64_t WideIndex(int64_t input) { return input % 2 * (kGroupInputs / 2) + input / 2; }
+
+// out[r][o] (+)= scales[o] * sum, with over groups in order, starting from 0:
+// sum = fma(x.scale, dot, sum), and dot the exact sum of the products of whole numbers.
+struct Int8Tile {
+  float* out = nullptr;  // [rows, out_features]
+  int64_t out_stride = 0;
+  const Int16Group* x = nullptr;  // [rows, groups]
+  int64_t rows = 0;
+  const Int8Weights* panels = nullptr;  // of the first of out_features, which starts a panel
+  const float* scales = nullptr;        // of the outputs, filled up to whole panels
+  int64_t groups = 0;
+  int64_t out_features = 0;
+  bool add = false;  // the finished product is added to out
+};
 
 // out[r][o] (+)= over groups in order, starting from 0: sum = fma(w.scale * x.scale, dot, sum),
-// then sum = fma(w.minimum, x.sum, sum), with dot the exact sum of the products of whole numbers.
+// then sum = fma(w.minimum, x.sum, sum).
 struct Int4Tile {
   float* out = nullptr;  // [rows, out_features]
   int64_t out_stride = 0;
@@ -129,10 +156,15 @@ struct Ops {
   // less a half.
   void (*quantize)(int8_t* out, const float* in, float scale, int64_t n) = nullptr;
 
+  // Groups of kGroupInputs inputs, each by the rule of KvLayer in backend.h for I8.
+  void (*hold_int8)(Int8Group* to, const float* x, int64_t groups) = nullptr;
+  void (*hold_int16)(Int16Group* to, const float* x, int64_t groups) = nullptr;
+
   // out = (x * (1 / sqrt(sum of squares by lanes / n + eps))) * weight. out may be x.
   void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n, float eps) = nullptr;
 
   void (*mat_mul)(const MatMulTile& tile) = nullptr;
+  void (*mat_mul_int8)(const Int8Tile& tile) = nullptr;
   void (*mat_mul_int4)(const Int4Tile& tile) = nullptr;
 
   // out[i] = Silu(gate[i]) * up[i].

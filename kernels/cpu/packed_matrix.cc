@@ -5,9 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/bfloat16.h"
-#include "kernels/check.h"
-#include "kernels/cpu/math.h"
-#include "kernels/int8_weights.h"
+#include "kernels/shape_checks.h"
 
 namespace catserve::cpu {
 namespace {
@@ -17,15 +15,11 @@ constexpr int64_t kFillPieces = 1024;  // at most; a piece is some panels
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Create(const TensorView& host,
-                                                                   WeightFormat format,
                                                                    ThreadPool& pool) {
-  CATSERVE_CHECK(host.rank == 2 && host.dtype != DType::kI32 && host.dtype != DType::kI8)
-      << "a weight matrix is [out, in] of a float type, not rank " << host.rank << " "
-      << Name(host.dtype);
+  CheckWeights(host);
   const int64_t out = host.shape[0];
   const int64_t in = host.shape[1];
-  DType dtype = host.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
-  if (format == WeightFormat::kInt8) dtype = DType::kI8;
+  const DType dtype = host.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
   std::unique_ptr<PackedMatrix> matrix(new PackedMatrix(out, in, dtype));
   int64_t bytes = 0;
   if (__builtin_mul_overflow(matrix->panels() * kPanel, in, &bytes) ||
@@ -36,13 +30,10 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Create(const TensorV
   auto buffer = HostBuffer::Create(bytes);
   if (!buffer.ok()) return buffer.status();
   matrix->buffer_ = std::move(*buffer);
-  if (dtype == DType::kI8) matrix->scales_.resize(matrix->panels() * kPanel);
   const int pieces = static_cast<int>(std::clamp<int64_t>(matrix->panels(), 1, kFillPieces));
   pool.Run(pieces, pool.threads(), [&](int piece, int) {
     const Range share = Share(matrix->panels(), piece, pieces);
-    for (int64_t panel = share.begin; panel < share.end; ++panel) {
-      dtype == DType::kI8 ? matrix->Quantize(host, panel) : matrix->Fill(host, panel);
-    }
+    for (int64_t panel = share.begin; panel < share.end; ++panel) matrix->Fill(host, panel);
   });
   return matrix;
 }
@@ -62,20 +53,6 @@ void PackedMatrix::Fill(const TensorView& host, int64_t panel) {
         static_cast<float*>(to)[at] = host.dtype == DType::kF16 ? FloatFromF16(row16[k]) : row32[k];
       }
     }
-  }
-}
-
-void PackedMatrix::Quantize(const TensorView& host, int64_t panel) {
-  auto* const to = static_cast<int8_t*>(const_cast<void*>(this->panel(panel)));
-  const int64_t first = panel * kPanel;
-  const int64_t count = std::min(kPanel, out_ - first);
-  for (int64_t lane = 0; lane < count; ++lane) {
-    const auto weight = [&](int64_t k) {
-      return LoadFloat(host.data, host.dtype, (first + lane) * host.row_stride + k);
-    };
-    const float scale = Int8WeightScale(in_, weight);
-    scales_[first + lane] = scale;
-    for (int64_t k = 0; k < in_; ++k) to[k * kPanel + lane] = Int8Weight(weight(k), scale);
   }
 }
 

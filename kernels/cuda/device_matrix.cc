@@ -7,10 +7,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/bfloat16.h"
-#include "kernels/check.h"
 #include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/operations.h"
 #include "kernels/int8_weights.h"
+#include "kernels/shape_checks.h"
 
 namespace catserve::cuda {
 namespace {
@@ -81,9 +81,7 @@ Product ProductOf(DeviceContext& context, const TensorView& out, const TensorVie
 absl::StatusOr<std::unique_ptr<DeviceMatrix>> DeviceMatrix::Create(const TensorView& host,
                                                                    WeightFormat format,
                                                                    DeviceContext& context) {
-  CATSERVE_CHECK(host.rank == 2 && host.dtype != DType::kI32 && host.dtype != DType::kI8)
-      << "a weight matrix is [out, in] of a float type, not rank " << host.rank << " "
-      << Name(host.dtype);
+  CheckWeights(host);
   if (format == WeightFormat::kInt4) {
     return absl::UnimplementedError(
         "the cuda backend has no weights of 4 bits; hold them with 8 or 16");

@@ -10,111 +10,25 @@
 #include <functional>
 
 #include "tests/kernels/attention_scene.h"
+#include "tests/kernels/bits.h"
 
 namespace catserve {
 namespace {
 
 using testing::AttentionScene;
 using testing::AttentionShape;
+using testing::BitsTest;
 using testing::HostMatrix;
 using testing::kInfinity;
 using testing::kNaN;
 using testing::Make;
 using testing::Random;
+using testing::SameBits;
 using testing::SpecOf;
 using testing::Tensor;
 
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * 4) == 0;
-}
-
-// Results of an operation on its first `rows` rows.
-using Operation = std::function<std::vector<float>(Backend&, int64_t rows)>;
-
-// Compares one form with the reference.
-class BitsTest : public testing::OnEveryBackend {
- protected:
-  // Runs an operation in the form with several counts of rows and threads; every row must keep the
-  // bits that it has in the reference with one thread and all rows.
-  void ExpectSameBitsEverywhere(const Operation& operation, const std::vector<int64_t>& rows) {
-    const int64_t most = *std::max_element(rows.begin(), rows.end());
-    const std::vector<float> want = operation(*Make("cpu-reference", 1), most);
-    const int64_t width = static_cast<int64_t>(want.size()) / most;
-    const auto check = [&](const std::string& name, int threads, int64_t count) {
-      const std::vector<float> got = operation(*Make(name, threads), count);
-      ASSERT_TRUE(SameBits(got, {want.begin(), want.begin() + count * width}))
-          << name << " with " << threads << " threads and " << count << " rows";
-    };
-    check("cpu-reference", 3, rows.front());
-    for (const int threads : {1, 2, 3, 8}) {
-      for (const int64_t count : rows) check(GetParam(), threads, count);
-    }
-  }
-
-  void CheckShortShapes(WeightFormat format);
-};
-
-std::vector<std::string> VectorisedForms() {
-  std::vector<std::string> names = testing::BackendNames();
-  std::erase_if(names, [](const std::string& name) {
-    return !name.starts_with("cpu-") || name == "cpu-reference";
-  });
-  return names;
-}
-INSTANTIATE_TEST_SUITE_P(Forms, BitsTest, ::testing::ValuesIn(VectorisedForms()),
+INSTANTIATE_TEST_SUITE_P(Forms, BitsTest, ::testing::ValuesIn(testing::VectorisedForms()),
                          testing::BackendTestName);
-
-// Every tile of rows that a form may have, and more rows than any.
-const std::vector<int64_t> kFewToMany = {1,  2,  3,  4,  5,  6,  7,   8,  9,
-                                         10, 11, 12, 13, 64, 97, 200, 512};
-
-TEST_P(BitsTest, MatMul) {
-  using Held = std::pair<DType, WeightFormat>;
-  for (const auto& [dtype, format] :
-       {Held{DType::kF32, WeightFormat::kAsIs}, Held{DType::kBF16, WeightFormat::kAsIs},
-        Held{DType::kF16, WeightFormat::kAsIs}, Held{DType::kF32, WeightFormat::kInt8},
-        Held{DType::kBF16, WeightFormat::kInt8}, Held{DType::kBF16, WeightFormat::kInt4}}) {
-    for (const bool add : {false, true}) {
-      Random random(1);
-      HostMatrix w(dtype, 150, 67, random.Normal(150 * 67));
-      const std::vector<float> x = random.Normal(512 * 67);
-      const std::vector<float> before = random.Normal(512 * 150);
-      ExpectSameBitsEverywhere(
-          [&, dtype = dtype, format = format](Backend& backend, int64_t rows) {
-            const auto packed = backend.Pack(w.view(), format).value();
-            Tensor out(backend, {rows, 150}, {before.begin(), before.begin() + rows * 150});
-            Tensor x_tensor(backend, {rows, 67}, {x.begin(), x.begin() + rows * 67});
-            backend.MatMul(out, x_tensor, *packed, add);
-            return out.Read();
-          },
-          kFewToMany);
-    }
-  }
-}
-
-void BitsTest::CheckShortShapes(WeightFormat format) {
-  for (int64_t out_features = 1; out_features <= 70; ++out_features) {
-    Random random(static_cast<uint32_t>(out_features));
-    HostMatrix w(DType::kF32, out_features, 9, random.Normal(out_features * 9));
-    const std::vector<float> x = random.Normal(7 * 9);
-    const auto run = [&](const std::string& name, int64_t rows) {
-      const auto backend = Make(name, 1);
-      const auto packed = backend->Pack(w.view(), format).value();
-      Tensor out(*backend, {rows, out_features});
-      backend->MatMul(out, Tensor(*backend, {rows, 9}, {x.begin(), x.begin() + rows * 9}), *packed,
-                      false);
-      return out.Read();
-    };
-    for (int64_t rows = 1; rows <= 7; ++rows) {
-      ASSERT_TRUE(SameBits(run(GetParam(), rows), run("cpu-reference", rows))) << out_features;
-    }
-  }
-}
-
-TEST_P(BitsTest, MatMulOfEveryShortShape) {
-  CheckShortShapes(WeightFormat::kAsIs);
-  CheckShortShapes(WeightFormat::kInt4);
-}
 
 TEST_P(BitsTest, RmsNorm) {
   for (const int64_t n : {1, 3, 8, 63, 1000}) {

@@ -7,11 +7,16 @@
 
 #include "absl/status/status.h"
 #include "tests/kernels/device.h"
+#include "tests/kernels/held_values.h"
 
 namespace catserve {
 namespace {
 
+using testing::AsInt4;
+using testing::AsInt8Inputs;
+using testing::AsInt8Weights;
 using testing::HostMatrix;
+using testing::InputScale;
 using testing::OnEveryBackend;
 using testing::Random;
 using testing::Tensor;
@@ -154,7 +159,8 @@ TEST_P(MatMulContract, MatchesDoublePrecisionOnRaggedShapes) {
   }
 }
 
-// Held as the header says, so that the product of the numbers held is exact but for its sums.
+// Held as the header says, so that the product of the numbers held is exact but for its sums, and
+// but for inputs held with 8 bits: each is at most half its group's scale away.
 TEST_P(MatMulContract, Int8HoldsEachOutputsWeightsAsWholeNumbersOfItsScale) {
   for (const DType dtype : kFloatTypes) {
     constexpr int64_t kRows = 19, kIn = 131, kOut = 37;
@@ -166,17 +172,40 @@ TEST_P(MatMulContract, Int8HoldsEachOutputsWeightsAsWholeNumbersOfItsScale) {
     Tensor out(*backend_, {kRows, kOut});
     backend_->MatMul(out, Tensor(*backend_, {kRows, kIn}, x), *packed, false);
     const std::vector<float> got = out.Read();
-    for (int64_t o = 0; o < kOut; ++o) {
-      const float* row = w.values.data() + o * kIn;
-      float largest = 0;
-      for (int64_t k = 0; k < kIn; ++k) largest = std::max(largest, std::abs(row[k]));
-      const float scale = largest / 127;
-      for (int64_t r = 0; r < kRows; ++r) {
-        double want = 0;
-        for (int64_t k = 0; k < kIn; ++k) want += x[r * kIn + k] * std::nearbyint(row[k] / scale);
-        ASSERT_NEAR(got[r * kOut + o], want * scale, 1e-4) << Name(dtype) << ' ' << o;
+    for (int64_t i = 0; i < kRows * kOut; ++i) {
+      const std::vector<double> weights = AsInt8Weights(w.values.data() + i % kOut * kIn, kIn);
+      const float* row = x.data() + i / kOut * kIn;
+      double want = 0, margin = 1e-4;
+      for (int64_t k = 0; k < kIn; ++k) {
+        const int64_t group = k / 32 * 32;
+        const float scale = InputScale(row + group, std::min<int64_t>(32, kIn - group));
+        want += row[k] * weights[k];
+        margin += scale / 2 * std::abs(weights[k]);
       }
+      ASSERT_NEAR(got[i], want, margin) << Name(dtype) << ' ' << i;
     }
+  }
+}
+
+// Inputs that are whole numbers of their group's scale lose nothing, on any backend.
+TEST_P(MatMulContract, Int8IsExactForInputsThatEightBitsHold) {
+  constexpr int64_t kRows = 7, kIn = 300, kOut = 37;
+  Random random(13);
+  HostMatrix w(DType::kF32, kOut, kIn, random.Normal(kOut * kIn));
+  const auto packed = backend_->Pack(w.view(), WeightFormat::kInt8).value();
+  std::vector<float> x = random.Normal(kRows * kIn, 40.0f);
+  for (float& value : x) value = std::clamp(std::nearbyint(value), -127.0f, 127.0f);
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t k = 0; k < kIn; k += 32) x[r * kIn + k] = r % 2 == 0 ? 127.0f : -127.0f;
+  }
+  Tensor out(*backend_, {kRows, kOut});
+  backend_->MatMul(out, Tensor(*backend_, {kRows, kIn}, x), *packed, false);
+  const std::vector<float> got = out.Read();
+  for (int64_t i = 0; i < kRows * kOut; ++i) {
+    const std::vector<double> weights = AsInt8Weights(w.values.data() + i % kOut * kIn, kIn);
+    double want = 0;
+    for (int64_t k = 0; k < kIn; ++k) want += x[i / kOut * kIn + k] * weights[k];
+    ASSERT_NEAR(got[i], want, 2e-3) << i << ", where sums are around 700";
   }
 }
 
@@ -193,29 +222,6 @@ TEST_P(MatMulContract, Int8OfZerosIsZeroAndOfNoNumberIsNone) {
   EXPECT_TRUE(std::isnan(out.Read()[2]));
 }
 
-// What is left of `count` values of a group: weights, each with its group's minimum and scale.
-std::vector<double> AsInt4(const float* w, int64_t count) {
-  const auto [low, high] = std::minmax_element(w, w + count);
-  const float minimum = FloatFromBF16(BF16FromFloat(*low));
-  const float scale = FloatFromBF16(KvScaleBits(*high - minimum, 15));
-  std::vector<double> held;
-  for (int64_t k = 0; k < count; ++k) {
-    const float whole = std::nearbyint((w[k] - minimum) / scale);
-    held.push_back(double{std::clamp(whole, 0.0f, 15.0f)} * scale + minimum);
-  }
-  return held;
-}
-
-// The same of inputs.
-std::vector<double> AsInt8(const float* x, int64_t count) {
-  float largest = 0;
-  for (int64_t k = 0; k < count; ++k) largest = std::max(largest, std::abs(x[k]));
-  const float scale = FloatFromBF16(KvScaleBits(largest, 127));
-  std::vector<double> held;
-  for (int64_t k = 0; k < count; ++k) held.push_back(double{std::nearbyint(x[k] / scale)} * scale);
-  return held;
-}
-
 TEST_P(MatMulContract, Int4HoldsWeightsAndInputsByGroups) {
   for (const DType dtype : kFloatTypes) {
     constexpr int64_t kIn = 131, kOut = 37, kRows = 6;  // the last group is short, the last panel
@@ -230,12 +236,12 @@ TEST_P(MatMulContract, Int4HoldsWeightsAndInputsByGroups) {
     backend_->MatMul(out, Tensor(*backend_, {kRows, kIn}, x), *packed, false);
     const std::vector<float> got = out.Read();
     for (int64_t i = 0; i < kRows * kOut; ++i) {
+      const std::vector<double> inputs = AsInt8Inputs(x.data() + i / kOut * kIn, kIn);
       double want = 0;
       for (int64_t k = 0; k < kIn; k += 32) {
         const int64_t count = std::min<int64_t>(32, kIn - k);
         const std::vector<double> weights = AsInt4(w.values.data() + i % kOut * kIn + k, count);
-        const std::vector<double> inputs = AsInt8(x.data() + i / kOut * kIn + k, count);
-        for (int64_t j = 0; j < count; ++j) want += weights[j] * inputs[j];
+        for (int64_t j = 0; j < count; ++j) want += weights[j] * inputs[k + j];
       }
       ASSERT_NEAR(got[i], want, 1e-4) << Name(dtype) << ' ' << i;
     }

@@ -64,10 +64,7 @@ float LargestMagnitude(const float* in, int64_t n) {
     const __m256 x = i + 8 <= n ? Load(in + i) : LoadFirst(in + i, n - i);
     largest = _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(x), magnitude));
   }
-  __m128i m = _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
-  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
-  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
-  return _mm_cvtss_f32(_mm_castsi128_ps(m));
+  return MaxMagnitude(largest);
 }
 
 void Quantize(int8_t* out, const float* in, float scale, int64_t n) {

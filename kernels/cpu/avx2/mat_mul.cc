@@ -14,29 +14,13 @@ template <typename W>
 struct Tile {
   const float* x;
   int64_t x_stride;
-  const W* panel;       // [in, kPanel]; the next follows directly
-  const float* scales;  // of the panel's outputs and those that follow, or null
+  const W* panel;  // [in, kPanel]; the next follows directly
   int64_t in;
   float* out;
   int64_t out_stride;
   int64_t out_features;  // valid outputs from `out`, at least 1
   bool add;
 };
-
-template <typename W>
-void Store(const Tile<W>& t, float* out, int64_t panel, int64_t valid, __m256 low, __m256 high) {
-  if constexpr (sizeof(W) == 1) {
-    low = _mm256_mul_ps(low, Load(t.scales + panel * kPanel));
-    high = _mm256_mul_ps(high, Load(t.scales + panel * kPanel + 8));
-  }
-  const int64_t n_low = valid < 8 ? valid : 8;
-  const int64_t n_high = valid - n_low < 8 ? valid - n_low : 8;
-  if (t.add) low = _mm256_add_ps(LoadFirst(out, n_low), low);
-  StoreFirst(out, low, n_low);
-  if (n_high == 0) return;
-  if (t.add) high = _mm256_add_ps(LoadFirst(out + 8, n_high), high);
-  StoreFirst(out + 8, high, n_high);
-}
 
 template <int R, int P, bool kFetch, typename W>
 void Multiply(const Tile<W>& t) {
@@ -69,7 +53,7 @@ void Multiply(const Tile<W>& t) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       float* out = t.out + r * t.out_stride + p * kPanel;
-      Store(t, out, p, left < kPanel ? left : kPanel, sums[r][p][0], sums[r][p][1]);
+      StoreOutputs(out, sums[r][p][0], sums[r][p][1], left, t.add);
     }
   }
 }
@@ -99,7 +83,6 @@ void FewRows(Tile<W> t) {
     }
     t.panel += panels * t.in * kPanel;
     t.out += panels * kPanel;
-    if (t.scales != nullptr) t.scales += panels * kPanel;
     t.out_features -= panels * kPanel;
   }
 }
@@ -124,15 +107,14 @@ void ManyRows(Tile<W> t, int64_t rows) {
     }
     t.panel += t.in * kPanel;
     t.out += kPanel;
-    if (t.scales != nullptr) t.scales += kPanel;
   }
 }
 
 template <typename W>
 void Run(const MatMulTile& m) {
-  const Tile<W> tile = {m.x,          m.x_stride,     static_cast<const W*>(m.panels),
-                        m.scales,     m.in,           m.out,
-                        m.out_stride, m.out_features, m.add};
+  const Tile<W> tile = {
+      m.x,  m.x_stride, static_cast<const W*>(m.panels), m.in, m.out, m.out_stride, m.out_features,
+      m.add};
   switch (m.rows) {
     case 1: return FewRows<1, 4>(tile);
     case 2: return FewRows<2, 2>(tile);
@@ -145,9 +127,7 @@ void Run(const MatMulTile& m) {
 
 void MatMul(const MatMulTile& tile) {
   if (tile.rows == 0) return;
-  if (tile.dtype == DType::kI8) {
-    Run<int8_t>(tile);
-  } else if (tile.dtype == DType::kBF16) {
+  if (tile.dtype == DType::kBF16) {
     Run<uint16_t>(tile);
   } else {
     Run<float>(tile);

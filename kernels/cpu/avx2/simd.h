@@ -54,6 +54,28 @@ inline void StoreFirst(float* p, __m256 value, int64_t n) {
   _mm256_maskstore_ps(p, FirstLanes(n), value);
 }
 
+// out[i] = value[i], or out[i] += value[i] if `add`, for the first n (at least 1) of sixteen lanes.
+inline void StoreOutputs(float* out, __m256 low, __m256 high, int64_t n, bool add) {
+  const int64_t n_low = n < 8 ? n : 8;
+  if (add) low = _mm256_add_ps(LoadFirst(out, n_low), low);
+  StoreFirst(out, low, n_low);
+  if (n <= 8) return;
+  const int64_t n_high = n < 16 ? n - 8 : 8;
+  if (add) high = _mm256_add_ps(LoadFirst(out + 8, n_high), high);
+  StoreFirst(out + 8, high, n_high);
+}
+
+// Four bytes or two words from memory, in every lane.
+inline __m256i Broadcast32(const void* p) {
+  int32_t bits;
+  std::memcpy(&bits, p, sizeof(bits));
+  return _mm256_set1_epi32(bits);
+}
+
+// Keeps a sum in its register: left to itself GCC computes all products of a group before it adds
+// any, and spills them.
+inline void Settle(__m256i& sum) { asm("" : "+x"(sum)); }
+
 // ((a0 + a1) + (a2 + a3)) + ((a4 + a5) + (a6 + a7))
 inline float SumLanes(__m256 a) {
   const __m128 pairs = _mm_hadd_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -65,6 +87,14 @@ inline float MaxLane(__m256 a) {
   __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   m = _mm_max_ps(m, _mm_movehl_ps(m, m));
   return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+// The largest of numbers without signs, compared by their bits, so that a NaN is larger than all.
+inline float MaxMagnitude(__m256i a) {
+  __m128i m = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
+  return _mm_cvtss_f32(_mm_castsi128_ps(m));
 }
 
 // 2^e for e from -126 to 127.

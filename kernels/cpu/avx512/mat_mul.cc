@@ -5,7 +5,6 @@
 // panels an input costs 24 multiply-adds, 14 loads and, of BF16, 2 shuffles: more panels and fewer
 // rows would shuffle more, more rows at a time would load from more lines of one cache set than it
 // has ways. Few rows come at the speed of memory, which four streams keep busy.
-#include "kernels/cpu/avx2/functions.h"
 #include "kernels/cpu/avx512/functions.h"
 #include "kernels/cpu/avx512/simd.h"
 
@@ -88,7 +87,6 @@ void RunAny(const MatMulTile& t) {
 }  // namespace
 
 void MatMul(const MatMulTile& tile) {
-  if (tile.dtype == DType::kI8) return avx2::MatMul(tile);
   tile.dtype == DType::kBF16 ? RunAny<uint16_t>(tile) : RunAny<float>(tile);
 }
 

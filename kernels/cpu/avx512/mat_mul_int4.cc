@@ -10,7 +10,6 @@ namespace {
 
 constexpr int kTileRows = 12;        // 12 sums and 10 registers of weights of 32
 constexpr int64_t kGroupsAhead = 4;  // 1,280 bytes: what is fetched before it is needed
-constexpr int64_t kQuads = 8;        // of inputs in a group
 
 // One panel's weights for one group.
 struct Weights {
@@ -19,16 +18,12 @@ struct Weights {
   __m512 minima;
 };
 
-__m256i Load32(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-
 Weights LoadWeights(const Int4Group& group) {
   const __m512i low = _mm512_set1_epi8(0xf);
   Weights w;
 #pragma GCC unroll 4
   for (int64_t i = 0; i < kQuads / 2; ++i) {
-    const uint8_t* from = group.nibbles + i * 32;
-    const __m512i both =
-        _mm512_inserti64x4(_mm512_castsi256_si512(Load32(from)), Load32(from + 128), 1);
+    const __m512i both = _mm512_loadu_si512(group.nibbles + i * 64);
     w.quads[2 * i] = _mm512_and_si512(both, low);
     w.quads[2 * i + 1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
   }

@@ -15,7 +15,6 @@ void MatMul(const MatMulTile& tile) {
       for (int64_t k = 0; k < tile.in; ++k) {
         sum = std::fma(x[k], LoadFloat(tile.panels, tile.dtype, first + k * kPanel), sum);
       }
-      if (tile.scales != nullptr) sum *= tile.scales[o];
       out[o] = tile.add ? out[o] + sum : sum;
     }
   }

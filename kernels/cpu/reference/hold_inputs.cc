@@ -1,0 +1,31 @@
+#include "kernels/cpu/hold_int8.h"
+#include "kernels/cpu/reference/functions.h"
+
+namespace catserve::cpu::reference {
+namespace {
+
+float HoldGroup(int8_t* numbers, const float* x) {
+  return FloatFromBF16(HoldInt8(ReferenceOps(), numbers, x, kGroupInputs));
+}
+
+}  // namespace
+
+void HoldInt8Groups(Int8Group* to, const float* x, int64_t groups) {
+  for (int64_t g = 0; g < groups; ++g) {
+    to[g].scale = HoldGroup(to[g].numbers, x + g * kGroupInputs);
+    int32_t sum = 0;
+    for (const int8_t number : to[g].numbers) sum += number;
+    to[g].sum = to[g].scale * static_cast<float>(sum);
+  }
+}
+
+void HoldInt16Groups(Int16Group* to, const float* x, int64_t groups) {
+  for (int64_t g = 0; g < groups; ++g) {
+    int8_t numbers[kGroupInputs];
+    to[g].scale = HoldGroup(numbers, x + g * kGroupInputs);
+    for (int64_t k = 0; k < kGroupInputs; ++k)
+      to[g].numbers[WideIndex(k)] = static_cast<int16_t>(numbers[k]);
+  }
+}
+
+}  // namespace catserve::cpu::reference
