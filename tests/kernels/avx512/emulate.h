@@ -77,6 +77,14 @@ inline __m512 Shuffle128(__m512 a, __m512 b, int select) {
 
 }  // namespace catserve::testing::emulated
 
+// Some of them are macros in clang's headers.
+#undef _mm512_maskz_loadu_ps
+#undef _mm512_mask_storeu_ps
+#undef _mm512_cvtepi32_ps
+#undef _mm512_cvtepi8_epi32
+#undef _mm512_srai_epi32
+#undef _mm512_extractf32x8_ps
+#undef _mm512_shuffle_f32x4
 #define _mm512_maskz_loadu_ps ::catserve::testing::emulated::MaskzLoad
 #define _mm512_mask_storeu_ps ::catserve::testing::emulated::MaskStore
 #define _mm512_cvtepi32_ps ::catserve::testing::emulated::Convert
