@@ -23,8 +23,9 @@ void HoldInt16Groups(Int16Group* to, const float* x, int64_t groups) {
   for (int64_t g = 0; g < groups; ++g) {
     int8_t numbers[kGroupInputs];
     to[g].scale = HoldGroup(numbers, x + g * kGroupInputs);
-    for (int64_t k = 0; k < kGroupInputs; ++k)
-      to[g].numbers[WideIndex(k)] = static_cast<int16_t>(numbers[k]);
+    for (int64_t k = 0; k < kGroupInputs; ++k) {
+      to[g].numbers[WideIndex(k)] = static_cast<int16_t>(+numbers[k]);
+    }
   }
 }
 
