@@ -65,6 +65,7 @@ struct Int8Group {
 };
 // The same for 8-bit weights: even inputs first, then odd ones, so that the pairs of a quad's even
 // and of its odd inputs are side by side, as those of the weights are once widened.
+// Read by mat_mul_int8 of the same form alone: that of VNNI holds them its own way.
 struct Int16Group {
   int16_t numbers[kGroupInputs];
   float scale = 0;

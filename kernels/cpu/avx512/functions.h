@@ -8,6 +8,10 @@ namespace catserve::cpu::avx512 {
 
 void Attend(const AttentionTile& tile);
 void MatMul(const MatMulTile& tile);
-void MatMulInt4(const Int4Tile& tile);  // takes VNNI
+
+// With VNNI.
+void HoldInt16Groups(Int16Group* to, const float* x, int64_t groups);
+void MatMulInt8(const Int8Tile& tile);
+void MatMulInt4(const Int4Tile& tile);
 
 }  // namespace catserve::cpu::avx512

@@ -14,6 +14,8 @@ inline Ops WideOps(Ops avx2) {
 
 inline Ops VnniOps(Ops wide) {
   wide.description = "cpu avx512 vnni";
+  wide.hold_int16 = HoldInt16Groups;
+  wide.mat_mul_int8 = MatMulInt8;
   wide.mat_mul_int4 = MatMulInt4;
   return wide;
 }
