@@ -12,7 +12,7 @@ namespace catserve::cpu::avx512 {
 namespace {
 
 constexpr int64_t kFewRows = 6;
-constexpr int64_t kPrefetchBytes = 1024;
+constexpr int64_t kPrefetchBytes = 4096;  // as AVX2 measured it
 
 template <typename W, int R, int P>
 void Multiply(const MatMulTile& t) {
@@ -29,7 +29,8 @@ void Multiply(const MatMulTile& t) {
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       const W* at = w + p * panel_size;
-      _mm_prefetch(reinterpret_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T0);
+      // For one row the processor fetches ahead better by itself.
+      if (R > 1) _mm_prefetch(reinterpret_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T0);
       weights[p] = Load(at);
     }
 #pragma GCC unroll 12
