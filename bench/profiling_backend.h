@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -65,6 +66,8 @@ class ProfilingBackend final : public Backend {
               std::span<const SampleSpec> specs) override;
   void ScoreTokens(std::span<TokenDraw> out, const TensorView& logits, int32_t vocab_size,
                    std::span<const int32_t> targets, std::span<const int32_t> top_n) override;
+  std::optional<DeviceMemory> Memory() const override { return backend_->Memory(); }
+  bool HoldsKv(DType dtype) const override { return backend_->HoldsKv(dtype); }
   const char* Description() const override { return backend_->Description(); }
 
  private:

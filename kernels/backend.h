@@ -12,9 +12,11 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "absl/status/statusor.h"
+#include "kernels/float8.h"
 #include "kernels/kv_page.h"
 #include "kernels/sampling.h"
 #include "kernels/tensor.h"
@@ -71,24 +73,27 @@ struct HeadSpec {
   TensorView rotary;  // [positions, head_dim]: cos in the first half of a row, sin in the second
 };
 
-// The KV memory of one layer, in the layout of kv_page.h: F32, BF16 or I8. Keys are stored rotated.
-// Entry e of a page list lies in page_ids[e / 16], at e % 16. I8: the numbers x of an entry's head
-// are held as round-half-even(x / scale) with scale = KvScaleBits(largest |x|, 127), as zeros where
-// the scale is 0 or not finite; a scale that is not finite makes what is read no number.
+// The KV memory of one layer, in the layout of kv_page.h: F32, BF16, I8 or, where the backend has
+// it, E4M3. Keys are stored rotated. Entry e of a page list lies in page_ids[e / 16], at e % 16.
+// With 8 bits the numbers x of an entry's head are held as x / scale, rounded half to even to what
+// the type has, with scale = KvScaleBits(largest |x|, KvMost(type)), as zeros where the scale is 0
+// or not finite; a scale that is not finite makes what is read no number.
 struct KvLayer {
   void* data = nullptr;
   DType dtype = DType::kF32;
   int64_t pages = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
-  uint16_t* scales = nullptr;  // I8: BF16 [pages, kv_heads, 2, kKvPageEntries]; else null
+  uint16_t* scales = nullptr;  // 8 bits: BF16 [pages, kv_heads, 2, kKvPageEntries]; else null
 };
 
 // The largest magnitude of a number held as I8.
 inline constexpr float kKvInt8Most = 127.0f;
+// The same of a type of 8 bits.
+constexpr float KvMost(DType dtype) { return dtype == DType::kE4M3 ? kE4M3Max : kKvInt8Most; }
 
 // What each entry's head holds beside its numbers: a scale, or nothing.
-constexpr int64_t KvScaleBytes(DType dtype) { return dtype == DType::kI8 ? 2 : 0; }
+constexpr int64_t KvScaleBytes(DType dtype) { return SizeOf(dtype) == 1 ? 2 : 0; }
 // Bytes of an entry's key, or value, of one head.
 constexpr int64_t KvHeadBytes(int64_t head_dim, DType dtype) {
   return head_dim * SizeOf(dtype) + KvScaleBytes(dtype);
@@ -109,12 +114,26 @@ struct RowBlock {
   int32_t count = 0;
 };
 
+// Of a device, in bytes.
+struct DeviceMemory {
+  int64_t free = 0;
+  int64_t total = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
 
   // -- Memory. Errors: RESOURCE_EXHAUSTED with the numbers. ---------------------------------------
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
+
+  // The memory that Allocate takes from, where it is the device's own; none where it is the host's.
+  virtual std::optional<DeviceMemory> Memory() const { return std::nullopt; }
+
+  // Whether KV memory may have the type. F32, BF16 and I8 on every backend.
+  virtual bool HoldsKv(DType dtype) const {
+    return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kI8;
+  }
 
   // Packs a host matrix [out, in] (F32, F16 or BF16); the source may be released after the call.
   // Errors: also UNIMPLEMENTED for a format that the backend does not have.

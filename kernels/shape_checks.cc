@@ -17,7 +17,7 @@ void CheckColumns(const TensorView& view, int64_t columns, const char* name) {
 }
 
 void CheckWeights(const TensorView& host) {
-  CATSERVE_CHECK(host.rank == 2 && host.dtype != DType::kI32 && host.dtype != DType::kI8)
+  CATSERVE_CHECK(host.rank == 2 && IsPlainFloat(host.dtype))
       << "a weight matrix is [out, in] of a float type, not rank " << host.rank << " "
       << Name(host.dtype);
 }
@@ -35,14 +35,14 @@ void CheckSpec(const HeadSpec& spec) {
   }
 }
 
-void CheckKv(const KvLayer& kv, const HeadSpec& spec) {
+void CheckKv(const Backend& backend, const KvLayer& kv, const HeadSpec& spec) {
+  CATSERVE_CHECK(backend.HoldsKv(kv.dtype))
+      << backend.Description() << " has no KV memory of " << Name(kv.dtype);
   CATSERVE_CHECK(kv.kv_heads == spec.kv_heads && kv.head_dim == spec.head_dim)
       << "KV memory of " << kv.kv_heads << " heads of " << kv.head_dim << " for a layer of "
       << spec.kv_heads << " heads of " << spec.head_dim;
-  CATSERVE_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16 || kv.dtype == DType::kI8)
-      << "KV memory is F32, BF16 or I8, not " << Name(kv.dtype);
-  CATSERVE_CHECK((kv.scales != nullptr) == (kv.dtype == DType::kI8))
-      << "KV memory of I8, and no other, has scales";
+  CATSERVE_CHECK((kv.scales != nullptr) == (KvScaleBytes(kv.dtype) > 0))
+      << "KV memory of 8 bits, and no other, has scales";
 }
 
 void CheckLogits(const TensorView& logits, int32_t vocab_size, size_t rows) {

@@ -20,7 +20,7 @@ void CheckColumns(const TensorView& view, int64_t columns, const char* name);
 void CheckWeights(const TensorView& host);
 
 void CheckSpec(const HeadSpec& spec);
-void CheckKv(const KvLayer& kv, const HeadSpec& spec);
+void CheckKv(const Backend& backend, const KvLayer& kv, const HeadSpec& spec);
 void CheckLogits(const TensorView& logits, int32_t vocab_size, size_t rows);
 
 }  // namespace catserve

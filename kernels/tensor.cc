@@ -11,6 +11,7 @@ const char* Name(DType dtype) {
     case DType::kF16: return "F16";
     case DType::kI32: return "I32";
     case DType::kI8: return "I8";
+    case DType::kE4M3: return "F8_E4M3";
   }
   return "unknown";
 }

@@ -8,13 +8,17 @@
 
 namespace catserve {
 
-enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI8 };
+enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI8, kE4M3 };
 
 constexpr int64_t SizeOf(DType dtype) {
-  if (dtype == DType::kI8) return 1;
+  if (dtype == DType::kI8 || dtype == DType::kE4M3) return 1;
   return dtype == DType::kBF16 || dtype == DType::kF16 ? 2 : 4;
 }
 const char* Name(DType dtype);  // "F32", "BF16", ...: as safetensors spells it
+// What weights and tables are given as.
+constexpr bool IsPlainFloat(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
+}
 
 // Row-major, the last dimension contiguous; only the first dimension may have a stride larger than
 // dense (a column block of a wider matrix). A plain value; does not own.

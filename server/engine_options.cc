@@ -19,12 +19,10 @@ int32_t StepTokensDefault(const ModelDescription& model, int32_t slots) {
   return std::max(kStepTokensLeast, 2 * slots + static_cast<int32_t>(std::ceil(2 * prefill)));
 }
 
-EngineOptions MakeEngineOptions(const ServerOptions& options, const ServedModel& model,
-                                int64_t kv_pages) {
+EngineOptions MakeEngineOptions(const ServerOptions& options, const ServedModel& model) {
   EngineOptions engine;
   engine.slots = options.slots;
   engine.queue_requests_max = options.queue_requests_max;
-  engine.kv_pages = kv_pages;
   engine.step_tokens_max = options.step_tokens_max > 0
                                ? options.step_tokens_max
                                : StepTokensDefault(model.description, options.slots);

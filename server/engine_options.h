@@ -15,8 +15,8 @@ namespace catserve {
 // so that few slots do not make prefills long.
 int32_t StepTokensDefault(const ModelDescription& model, int32_t slots);
 
-// step_rows_max in it is what the executor has to hold.
-EngineOptions MakeEngineOptions(const ServerOptions& options, const ServedModel& model,
-                                int64_t kv_pages);
+// All but kv_pages, which are known once the executor has taken its memory: step_rows_max is what
+// it has to hold.
+EngineOptions MakeEngineOptions(const ServerOptions& options, const ServedModel& model);
 
 }  // namespace catserve

@@ -21,11 +21,14 @@ ABSL_FLAG(std::string, backend, "cpu",
 ABSL_FLAG(int32_t, threads, 0, "CPU worker threads, 0 to 1024; 0: one for each core");
 ABSL_FLAG(std::string, weight_dtype, "stored", "precision of weights: stored, F32, BF16, I8 or I4");
 ABSL_FLAG(std::string, kv_dtype, "weights",
-          "precision of KV memory: weights (F32 if the weights are, else BF16), F32, BF16 or I8");
+          "precision of KV memory: weights (F32 if the weights are, else BF16), F32, BF16, I8 or, "
+          "with --backend=cuda, F8_E4M3");
 ABSL_FLAG(int32_t, slots, 32, "sequences that run at once, 1 to 4096");
 ABSL_FLAG(int64_t, kv_memory_bytes, 0,
-          "KV memory, taken at start; 0: a quarter of the available memory, at most twice what the "
-          "slots can use");
+          "KV memory, taken at start; 0: a quarter of the available memory, or of a GPU what "
+          "--gpu_memory_fraction leaves, at most twice what the slots can use");
+ABSL_FLAG(double, gpu_memory_fraction, 0.9,
+          "how much of a GPU's memory may be taken where --kv_memory_bytes is 0, 0.05 to 1");
 ABSL_FLAG(int32_t, queue_requests_max, 256, "requests that may wait, 1 to 1000000");
 ABSL_FLAG(int32_t, request_bytes_max, 4 << 20, "largest request message, 1024 to 268435456");
 ABSL_FLAG(int32_t, step_tokens_max, 0,
@@ -78,10 +81,11 @@ absl::Status CheckRanges(const ServerOptions& options) {
       CheckChoice("backend", options.backend,
                   {"cpu", "cpu-avx512-vnni", "cpu-avx512", "cpu-avx2", "cpu-reference", "cuda"}),
       CheckChoice("weight_dtype", options.weight_dtype, {"stored", "F32", "BF16", "I8", "I4"}),
-      CheckChoice("kv_dtype", options.kv_dtype, {"weights", "F32", "BF16", "I8"}),
+      CheckChoice("kv_dtype", options.kv_dtype, {"weights", "F32", "BF16", "I8", "F8_E4M3"}),
       CheckRange("threads", options.threads, 0, 1024),
       CheckRange("slots", options.slots, 1, 4096),
       CheckRange("kv_memory_bytes", options.kv_memory_bytes, int64_t{0}, kKvMemoryBytesMax),
+      CheckRange("gpu_memory_fraction", options.gpu_memory_fraction, 0.05, 1.0),
       CheckRange("queue_requests_max", options.queue_requests_max, 1, 1'000'000),
       CheckRange("request_bytes_max", options.request_bytes_max, 1024, 256 << 20),
       CheckRange("step_tokens_max", options.step_tokens_max, 0, 65536),
@@ -90,6 +94,11 @@ absl::Status CheckRanges(const ServerOptions& options) {
   };
   for (const absl::Status& check : checks) {
     if (!check.ok()) return check;
+  }
+  if (options.kv_dtype == "F8_E4M3" && options.backend != "cuda") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kv_dtype=F8_E4M3 needs --backend=cuda: with --backend=", options.backend,
+                     " use --kv_dtype=I8, which takes as little memory"));
   }
   int32_t chunk_size = 0;
   if (options.default_budget != "auto" && !absl::StartsWith(options.default_budget, "auto,") &&
@@ -124,6 +133,7 @@ absl::StatusOr<ServerOptions> ReadServerFlags(const std::vector<std::string>& ar
   options.kv_dtype = absl::GetFlag(FLAGS_kv_dtype);
   options.slots = absl::GetFlag(FLAGS_slots);
   options.kv_memory_bytes = absl::GetFlag(FLAGS_kv_memory_bytes);
+  options.gpu_memory_fraction = absl::GetFlag(FLAGS_gpu_memory_fraction);
   options.queue_requests_max = absl::GetFlag(FLAGS_queue_requests_max);
   options.request_bytes_max = absl::GetFlag(FLAGS_request_bytes_max);
   options.step_tokens_max = absl::GetFlag(FLAGS_step_tokens_max);

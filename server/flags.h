@@ -19,9 +19,10 @@ struct ServerOptions {
   std::string backend;
   int threads = 0;           // 0: one for each core
   std::string weight_dtype;  // "stored", "F32", "BF16", "I8", "I4"
-  std::string kv_dtype;      // "weights", "F32", "BF16", "I8"
+  std::string kv_dtype;      // "weights", "F32", "BF16", "I8", "F8_E4M3"
   int32_t slots = 0;
   int64_t kv_memory_bytes = 0;  // 0: a share of the memory that is free
+  double gpu_memory_fraction = 0;
   int32_t queue_requests_max = 0;
   int32_t request_bytes_max = 0;
   int32_t step_tokens_max = 0;  // 0: chosen by the server

@@ -47,8 +47,21 @@ std::optional<int64_t> ReadNumberOf(const std::string& path, const std::string& 
 
 }  // namespace
 
+KvRoom RoomOnHost(int64_t available_bytes) {
+  return {available_bytes / 4,
+          absl::StrCat("a quarter of the ", available_bytes, " bytes of available memory")};
+}
+
+KvRoom RoomOnDevice(int64_t free_bytes, int64_t total_bytes, double memory_fraction) {
+  const auto kept = static_cast<int64_t>((1 - memory_fraction) * static_cast<double>(total_bytes));
+  const int64_t bytes = std::max<int64_t>(0, free_bytes - kept);
+  return {bytes, absl::StrCat("what --gpu_memory_fraction=", memory_fraction, " leaves (", bytes,
+                              " bytes: ", free_bytes, " free of ", total_bytes,
+                              " once weights and workspaces are there)")};
+}
+
 absl::StatusOr<int64_t> KvPages(const ModelGeometry& model, int64_t kv_memory_bytes, int32_t slots,
-                                int64_t available_bytes) {
+                                const KvRoom& room) {
   std::vector<int64_t> needs;  // one sequence's, by chunk size
   for (const int32_t chunk_size : model.chunk_sizes) {
     needs.push_back(FullContextPages(model, chunk_size));
@@ -56,14 +69,11 @@ absl::StatusOr<int64_t> KvPages(const ModelGeometry& model, int64_t kv_memory_by
   if (!model.compresses()) needs.push_back(FullContextPages(model, 0));
   const auto [least, most] = std::minmax_element(needs.begin(), needs.end());
   const int64_t page_bytes = kPageEntries * model.bytes_per_entry;
-  const int64_t pages = kv_memory_bytes > 0
-                            ? kv_memory_bytes / page_bytes
-                            : std::min(2 * *most * slots, available_bytes / 4 / page_bytes);
+  const int64_t pages = kv_memory_bytes > 0 ? kv_memory_bytes / page_bytes
+                                            : std::min(2 * *most * slots, room.bytes / page_bytes);
   if (pages >= *least) return pages;
   const std::string given =
-      kv_memory_bytes > 0
-          ? absl::StrCat("--kv_memory_bytes=", kv_memory_bytes)
-          : absl::StrCat("a quarter of the ", available_bytes, " bytes of available memory");
+      kv_memory_bytes > 0 ? absl::StrCat("--kv_memory_bytes=", kv_memory_bytes) : room.source;
   return absl::InvalidArgumentError(absl::StrCat(
       given, " gives ", pages,
       " pages of KV memory, too few for one sequence of the full context of ", model.block_size,

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -127,6 +128,7 @@ ModelOptions ReadModelOptions(const ServerOptions& options) {
 DType KvDType(const ServerOptions& options, const Model& model) {
   if (options.kv_dtype == "F32") return DType::kF32;
   if (options.kv_dtype == "I8") return DType::kI8;
+  if (options.kv_dtype == "F8_E4M3") return DType::kE4M3;
   const std::string& weights = model.weights().dtype;
   const bool narrow = weights == "BF16" || weights == "I8" || weights == "I4";
   return options.kv_dtype == "BF16" || narrow ? DType::kBF16 : DType::kF32;
@@ -181,23 +183,29 @@ absl::Status LoadModel(const ServerOptions& options, House& house, ServedModel& 
   return absl::OkStatus();
 }
 
+KvRoom RoomForKv(const ServerOptions& options, const Backend& backend) {
+  const std::optional<DeviceMemory> memory = backend.Memory();
+  if (!memory) return RoomOnHost(AvailableBytes());
+  return RoomOnDevice(memory->free, memory->total, options.gpu_memory_fraction);
+}
+
 absl::Status StartEngine(const ServerOptions& options, House& house, ServedModel& served) {
   const ModelGeometry& geometry = served.description.geometry;
-  const absl::StatusOr<int64_t> pages =
-      KvPages(geometry, options.kv_memory_bytes, options.slots, AvailableBytes());
-  if (!pages.ok()) return pages.status();
-  const EngineOptions engine = MakeEngineOptions(options, served, *pages);
-  if (absl::Status status = ValidateOptions(geometry, engine); !status.ok()) return status;
-
+  EngineOptions engine = MakeEngineOptions(options, served);
   ExecutorOptions executor;
   executor.slots = options.slots;
-  executor.kv_pages = *pages;
+  executor.choose_kv_pages = [&] {
+    return KvPages(geometry, options.kv_memory_bytes, options.slots,
+                   RoomForKv(options, *house.backend));
+  };
   executor.kv_dtype = KvDType(options, *house.model);
   executor.step_rows_max = engine.step_rows_max;
   absl::StatusOr<std::unique_ptr<ModelExecutor>> made =
       ModelExecutor::Create(*house.model, *house.backend, executor);
   if (!made.ok()) return made.status();
   house.executor = *std::move(made);
+  engine.kv_pages = house.executor->kv_pages();
+  if (absl::Status status = ValidateOptions(geometry, engine); !status.ok()) return status;
   house.engine = std::make_unique<Engine>(geometry, *house.executor, engine);
   served.engine = house.engine.get();
   served.slots = options.slots;
@@ -209,9 +217,10 @@ absl::Status StartEngine(const ServerOptions& options, House& house, ServedModel
                            {"engine", served.engine_name},
                            {"slots", options.slots},
                            {"step_tokens_max", engine.step_tokens_max}});
-  LogInfo("kv_memory", {{"pages", *pages},
-                        {"bytes", *pages * kPageEntries * geometry.bytes_per_entry},
-                        {"full_context_sequences", FullContextSequences(geometry, *pages)}});
+  const int64_t pages = engine.kv_pages;
+  LogInfo("kv_memory", {{"pages", pages},
+                        {"bytes", pages * kPageEntries * geometry.bytes_per_entry},
+                        {"full_context_sequences", FullContextSequences(geometry, pages)}});
   return absl::OkStatus();
 }
 

@@ -15,7 +15,8 @@ float LoadFloat(const TensorView& source, int64_t i) {
     case DType::kBF16: return FloatFromBF16(static_cast<const uint16_t*>(source.data)[i]);
     case DType::kF16: return FloatFromF16(static_cast<const uint16_t*>(source.data)[i]);
     case DType::kI32:
-    case DType::kI8: break;
+    case DType::kI8:
+    case DType::kE4M3: break;
   }
   CATSERVE_CHECK(false) << "only float tensors are converted";
   return 0;

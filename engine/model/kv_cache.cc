@@ -15,9 +15,11 @@ absl::StatusOr<KvCache> KvCache::Create(Backend& backend, const StackConfig& sta
     return absl::InvalidArgumentError(
         absl::StrCat("kv_pages is ", pages, ", expected 1 to ", kPagesMax - 1));
   }
-  if (dtype != DType::kF32 && dtype != DType::kBF16 && dtype != DType::kI8) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("kv_dtype is ", Name(dtype), ", expected F32, BF16 or I8"));
+  if (!backend.HoldsKv(dtype)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "kv_dtype is ", Name(dtype), ", which the backend (", backend.Description(),
+        ") does not hold; expected F32, BF16 or I8, or F8_E4M3 on a GPU of compute capability 8.9 "
+        "or more"));
   }
   const int64_t heads = int64_t{2} * stack.kv_heads * kPageEntries;  // of the entries of a page
   KvCache cache;
@@ -32,7 +34,7 @@ absl::StatusOr<KvCache> KvCache::Create(Backend& backend, const StackConfig& sta
                   .pages = pages,
                   .kv_heads = stack.kv_heads,
                   .head_dim = stack.head_dim};
-    if (dtype == DType::kI8) {
+    if (KvScaleBytes(dtype) > 0) {
       absl::StatusOr<void*> scales = cache.Take(pages, cache.page_scale_bytes_);
       if (!scales.ok()) return scales.status();
       layer.scales = static_cast<uint16_t*>(*scales);

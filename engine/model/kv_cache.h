@@ -15,8 +15,8 @@ namespace catserve {
 
 class KvCache {
  public:
-  // dtype: F32, BF16 or I8. REQUIRES: backend outlives the cache. Errors: INVALID_ARGUMENT,
-  // RESOURCE_EXHAUSTED with the numbers.
+  // dtype: one that the backend holds. REQUIRES: backend outlives the cache. Errors:
+  // INVALID_ARGUMENT, RESOURCE_EXHAUSTED with the numbers.
   static absl::StatusOr<KvCache> Create(Backend& backend, const StackConfig& stack, int64_t pages,
                                         DType dtype);
 

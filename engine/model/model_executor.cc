@@ -34,12 +34,14 @@ class ModelExecutor::Impl {
   void Launch(const StepPlan& plan);
   StepResult Collect();
   const StepTrace& trace() const { return trace_; }
+  int64_t kv_pages() const { return cache_.pages(); }
 
  private:
   Impl(const Model& model, Backend& backend, const ExecutorOptions& options, TokenHistory history)
       : model_(model), backend_(backend), options_(options), history_(std::move(history)) {}
 
   absl::Status Allocate();
+  absl::Status AllocateKv();
   void WriteHistory(const StepPlan& plan);
   std::vector<int32_t> Compress(const StepPlan& plan);
   void DrawSamples(const StepPlan& plan);
@@ -52,7 +54,7 @@ class ModelExecutor::Impl {
   Backend& backend_;
   const ExecutorOptions options_;
   TokenHistory history_;
-  std::optional<KvCache> cache_;
+  KvCache cache_;
   std::optional<Workspace> workspace_;
   std::unique_ptr<Buffer> fx_buffer_;
   TensorView fx_;  // [step_rows_max, d]; empty for a dense model
@@ -86,11 +88,6 @@ absl::StatusOr<std::unique_ptr<ModelExecutor::Impl>> ModelExecutor::Impl::Create
 
 absl::Status ModelExecutor::Impl::Allocate() {
   const ModelConfig& config = model_.config();
-  absl::StatusOr<KvCache> cache =
-      KvCache::Create(backend_, config.decoder, options_.kv_pages, options_.kv_dtype);
-  if (!cache.ok()) return cache.status();
-  cache_ = *std::move(cache);
-
   // However few rows a step has, one chunk must fit.
   const int64_t rows = config.compresses()
                            ? std::max(options_.step_rows_max, config.compressor_positions())
@@ -102,10 +99,10 @@ absl::Status ModelExecutor::Impl::Allocate() {
   workspace_ = *std::move(workspace);
 
   absl::StatusOr<std::unique_ptr<Decoder>> decoder =
-      Decoder::Create(backend_, config, model_.weights(), *workspace_, *cache_);
+      Decoder::Create(backend_, config, model_.weights(), *workspace_, cache_);
   if (!decoder.ok()) return decoder.status();
   decoder_ = *std::move(decoder);
-  if (!config.compresses()) return absl::OkStatus();
+  if (!config.compresses()) return AllocateKv();
 
   const int64_t fx_rows = options_.step_rows_max;
   absl::StatusOr<std::unique_ptr<Buffer>> fx =
@@ -114,6 +111,18 @@ absl::Status ModelExecutor::Impl::Allocate() {
   fx_buffer_ = *std::move(fx);
   fx_ = {fx_buffer_->data(), DType::kF32, {fx_rows, config.decoder.dim}};
   compressor_.emplace(backend_, config, model_.weights().compressor, *workspace_);
+  return AllocateKv();
+}
+
+// Last: whoever chooses how much may ask what is left.
+absl::Status ModelExecutor::Impl::AllocateKv() {
+  absl::StatusOr<int64_t> pages = options_.kv_pages;
+  if (options_.choose_kv_pages) pages = options_.choose_kv_pages();
+  if (!pages.ok()) return pages.status();
+  absl::StatusOr<KvCache> cache =
+      KvCache::Create(backend_, model_.config().decoder, *pages, options_.kv_dtype);
+  if (!cache.ok()) return cache.status();
+  cache_ = *std::move(cache);
   return absl::OkStatus();
 }
 
@@ -126,7 +135,7 @@ void ModelExecutor::Impl::Launch(const StepPlan& plan) {
   times_ = {};
   LapTimer timer;
   WriteHistory(plan);
-  for (const PageCopy& copy : plan.page_copies) cache_->CopyPage(copy.from, copy.to);
+  for (const PageCopy& copy : plan.page_copies) cache_.CopyPage(copy.from, copy.to);
   times_.prepare = timer.Lap();
   const std::vector<int32_t> fx_rows = Compress(plan);
   times_.compress = timer.Lap();
@@ -289,5 +298,6 @@ ModelExecutor::~ModelExecutor() = default;
 void ModelExecutor::Launch(const StepPlan& plan) { impl_->Launch(plan); }
 StepResult ModelExecutor::Collect() { return impl_->Collect(); }
 const StepTrace& ModelExecutor::trace() const { return impl_->trace(); }
+int64_t ModelExecutor::kv_pages() const { return impl_->kv_pages(); }
 
 }  // namespace catserve

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -14,9 +15,11 @@
 namespace catserve {
 
 struct ExecutorOptions {
-  int32_t slots = 32;            // token histories: sequences that run at once
-  int64_t kv_pages = 0;          // pages of KV memory, all taken at start
-  DType kv_dtype = DType::kF32;  // F32, BF16 or I8
+  int32_t slots = 32;    // token histories: sequences that run at once
+  int64_t kv_pages = 0;  // pages of KV memory, all taken at start
+  // Asked instead, if given, once all other memory is taken. Its errors are Create's.
+  std::function<absl::StatusOr<int64_t>()> choose_kv_pages;
+  DType kv_dtype = DType::kF32;  // one that the backend holds
   int32_t step_rows_max = 1024;  // decoder rows, and compressions, of one step
   bool keep_trace = false;       // for tests and tools: see trace()
 };
@@ -41,6 +44,7 @@ class ModelExecutor : public StepExecutor {
   StepResult Collect() override;
   int PipelineDepth() const override { return 0; }
 
+  int64_t kv_pages() const;
   // Of the last step collected; empty unless options.keep_trace.
   const StepTrace& trace() const;
 

@@ -140,7 +140,6 @@ void PrepareHeads(Crew& crew, const TensorView& qkv, const HeadSpec& spec,
   CATSERVE_CHECK(qkv.rows() == static_cast<int64_t>(placement.positions.size()))
       << placement.positions.size() << " positions for " << qkv.rows() << " rows";
   if (placement.kv != nullptr) {
-    CheckKv(*placement.kv, spec);
     CATSERVE_CHECK(placement.slots.size() == placement.positions.size())
         << placement.slots.size() << " slots for " << qkv.rows() << " rows";
   }
@@ -167,7 +166,6 @@ void PrepareHeads(Crew& crew, const TensorView& qkv, const HeadSpec& spec,
 void PagedAttention(Crew& crew, const QueryRows& queries, const HeadSpec& spec,
                     const PagedEntries& entries) {
   CheckSpec(spec);
-  CheckKv(entries.kv, spec);
   CheckColumns(queries.q, int64_t{spec.heads} * spec.head_dim, "q");
   CheckColumns(queries.out, int64_t{spec.heads} * spec.head_dim, "out");
   CATSERVE_CHECK(queries.q.rows() == static_cast<int64_t>(entries.rows.size()) &&

@@ -52,12 +52,14 @@ class CpuBackend final : public Backend {
 
   void PrepareHeads(const TensorView& qkv, const HeadSpec& spec, std::span<const int32_t> positions,
                     const KvLayer* kv, std::span<const int64_t> slots) override {
+    if (kv != nullptr) CheckKv(*this, *kv, spec);
     cpu::PrepareHeads(crew_, qkv, spec, {positions, kv, slots});
   }
 
   void PagedAttention(const TensorView& out, const TensorView& q, const HeadSpec& spec,
                       const KvLayer& kv, std::span<const AttentionRow> rows,
                       std::span<const int32_t> page_ids) override {
+    CheckKv(*this, kv, spec);
     cpu::PagedAttention(crew_, {out, q}, spec, {kv, rows, page_ids});
   }
 

@@ -71,7 +71,6 @@ void PrepareHeadsOp::Run(const TensorView& qkv, const HeadSpec& spec, const Plac
         << "position " << position << " of a rotary table of " << spec.rotary.rows();
   }
   if (placement.kv != nullptr) {
-    CheckKv(*placement.kv, spec);
     CATSERVE_CHECK(placement.slots.size() == placement.positions.size())
         << placement.slots.size() << " slots for " << qkv.rows() << " rows";
     for (const int64_t slot : placement.slots) {
@@ -143,7 +142,6 @@ void PagedAttentionOp::SendPlan(const HeadSpec& spec, const Entries& entries) {
 void PagedAttentionOp::Run(const TensorView& out, const TensorView& q, const HeadSpec& spec,
                            const Entries& entries) {
   CheckSpec(spec);
-  CheckKv(entries.kv, spec);
   CheckColumns(q, QueryWidth(spec), "q");
   CheckColumns(out, QueryWidth(spec), "out");
   const auto count = static_cast<int64_t>(entries.rows.size());

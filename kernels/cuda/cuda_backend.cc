@@ -1,5 +1,6 @@
 #include "kernels/cuda/cuda_backend.h"
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,6 +16,9 @@
 
 namespace catserve::cuda {
 namespace {
+
+// The compute capability from which a device converts E4M3.
+constexpr int kE4M3Min = 89;
 
 // Blocks of the decode kernel that a multiprocessor holds, from the compiler's count of registers
 // (docs/cuda.md): 64 from Hopper on, 80 before.
@@ -38,6 +42,13 @@ class CudaBackend final : public Backend {
     return DeviceBuffer::Create(*context_, bytes);
   }
 
+  std::optional<DeviceMemory> Memory() const override { return context_->runtime->memory(); }
+
+  bool HoldsKv(DType dtype) const override {
+    if (dtype == DType::kE4M3) return context_->runtime->facts().compute_capability >= kE4M3Min;
+    return Backend::HoldsKv(dtype);
+  }
+
   using Backend::Pack;
   absl::StatusOr<std::unique_ptr<Matrix>> Pack(const TensorView& host,
                                                WeightFormat format) override {
@@ -56,12 +67,14 @@ class CudaBackend final : public Backend {
 
   void PrepareHeads(const TensorView& qkv, const HeadSpec& spec, std::span<const int32_t> positions,
                     const KvLayer* kv, std::span<const int64_t> slots) override {
+    if (kv != nullptr) CheckKv(*this, *kv, spec);
     prepare_heads_.Run(qkv, spec, {positions, kv, slots});
   }
 
   void PagedAttention(const TensorView& out, const TensorView& q, const HeadSpec& spec,
                       const KvLayer& kv, std::span<const AttentionRow> rows,
                       std::span<const int32_t> page_ids) override {
+    CheckKv(*this, kv, spec);
     paged_attention_.Run(out, q, spec, {kv, rows, page_ids});
   }
 
@@ -132,7 +145,7 @@ void CudaBackend::Gather(const TensorView& out, std::span<const TensorView> tabl
                   .history = static_cast<const int32_t*>(history.data)};
   for (size_t i = 0; i < tables.size(); ++i) {
     CATSERVE_CHECK(tables[i].rank == 2 && tables[i].shape[1] == out.shape[1] &&
-                   tables[i].dtype != DType::kI32 && tables[i].dtype != DType::kI8)
+                   IsPlainFloat(tables[i].dtype))
         << "table " << i << " must be a float matrix of width " << out.shape[1];
     args.tables[i] = {tables[i].data, tables[i].row_stride, tables[i].dtype};
   }

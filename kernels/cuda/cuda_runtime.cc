@@ -41,17 +41,21 @@ absl::StatusOr<DeviceFacts> ReadFacts() {
   }
   return DeviceFacts{.name = properties.name,
                      .compute_capability = capability,
-                     .multiprocessors = properties.multiProcessorCount,
-                     .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem)};
+                     .multiprocessors = properties.multiProcessorCount};
+}
+
+DeviceMemory ReadMemory() {
+  size_t free = 0;
+  size_t total = 0;
+  Require(cudaMemGetInfo(&free, &total), "asking for free memory");
+  return {.free = static_cast<int64_t>(free), .total = static_cast<int64_t>(total)};
 }
 
 absl::Status Exhausted(int64_t bytes) {
-  size_t free = 0;
-  size_t total = 0;
   cudaGetLastError();  // a refused allocation is no lost device: forget it
-  Require(cudaMemGetInfo(&free, &total), "asking for free memory");
+  const auto [free, total] = ReadMemory();
   return absl::ResourceExhaustedError(
-      absl::StrCat("cannot allocate ", bytes, " bytes of the GPU's memory; the machine has ", free,
+      absl::StrCat("cannot allocate ", bytes, " bytes of the GPU's memory; it has ", free,
                    " free of ", total, ". Use a smaller model or fewer KV pages"));
 }
 
@@ -84,6 +88,7 @@ Runtime::~Runtime() { cudaStreamDestroy(impl_->stream); }
 
 const DeviceFacts& Runtime::facts() const { return impl_->facts; }
 Stream Runtime::stream() const { return {impl_->stream}; }
+DeviceMemory Runtime::memory() const { return ReadMemory(); }
 
 absl::StatusOr<void*> Runtime::Allocate(int64_t bytes) {
   if (absl::Status status = CheckSize(bytes); !status.ok()) return status;

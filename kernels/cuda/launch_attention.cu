@@ -70,6 +70,8 @@ void LaunchPagedAttention(const PagedAttentionArgs& args, const AttentionLaunch&
     LaunchNarrow<BF16>(args, launch, stream);
   } else if (launch.kv == DType::kI8) {
     LaunchNarrow<I8>(args, launch, stream);
+  } else if (launch.kv == DType::kE4M3) {
+    LaunchNarrow<E4M3>(args, launch, stream);
   } else if (launch.items > 0) {
     LaunchAnySize<float>(args, launch, stream);
   }

@@ -29,6 +29,7 @@ void LaunchPrepareHeads(const PrepareHeadsArgs& args, int rows, DType kv, Stream
   auto kernel = PrepareHeads<float, float>;
   if (kv == DType::kBF16) kernel = PrepareHeads<float, BF16>;
   if (kv == DType::kI8) kernel = PrepareHeads<float, I8>;
+  if (kv == DType::kE4M3) kernel = PrepareHeads<float, E4M3>;
   if (rows > 0) Launch(kernel, PrepareHeadsShape(args, rows), args, stream);
 }
 

@@ -171,13 +171,13 @@ void LaunchSiluGate(const SiluGateArgs& args, Stream stream);
 void LaunchNarrowRows(const NarrowRowsArgs& args, DType type, Stream stream);
 // weights: F32, BF16, F16 or I8.
 void LaunchMatVec(const MatVecArgs& args, DType weights, Stream stream);
-// kv: F32, BF16 or I8.
+// kv: F32, BF16, I8 or E4M3.
 void LaunchPrepareHeads(const PrepareHeadsArgs& args, int rows, DType kv, Stream stream);
 void LaunchBlockAttention(const BlockAttentionArgs& args, int rows, Stream stream);
 
 // How much of each list of PagedAttentionArgs there is, and which kernels take it.
 struct AttentionLaunch {
-  DType kv = DType::kF32;  // or BF16, or I8
+  DType kv = DType::kF32;  // or BF16, I8, E4M3
   int group = 1;           // query heads of a warp: 1, 2 or 4
   int split_warps = 1;     // or 8
   int items = 0;

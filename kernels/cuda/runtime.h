@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "kernels/backend.h"
 #include "kernels/cuda/operations.h"
 
 namespace catserve::cuda {
@@ -19,7 +20,6 @@ struct DeviceFacts {
   std::string name;
   int compute_capability = 0;  // 90: 9.0
   int multiprocessors = 0;
-  int64_t memory_bytes = 0;
 };
 
 // Not thread-safe.
@@ -33,6 +33,7 @@ class Runtime {
 
   const DeviceFacts& facts() const;
   Stream stream() const;
+  DeviceMemory memory() const;
 
   // Device memory, aligned to 256 bytes; what is in it is anybody's guess. Errors:
   // RESOURCE_EXHAUSTED with the numbers, INVALID_ARGUMENT if bytes is negative.

@@ -8,12 +8,11 @@ namespace {
 
 using testing::AttentionScene;
 using testing::AttentionShape;
+using testing::HeldOf;
 using testing::OnEveryBackend;
 using testing::Random;
 using testing::SpecOf;
 using testing::Tensor;
-
-constexpr DType kKvTypes[] = {DType::kF32, DType::kBF16, DType::kI8};
 
 class PagedAttentionContract : public OnEveryBackend {};
 class BlockAttentionContract : public OnEveryBackend {};
@@ -49,7 +48,7 @@ void CheckPaged(Backend& backend, const AttentionShape& shape, std::vector<int32
 }
 
 TEST_P(PagedAttentionContract, MatchesDoublePrecisionAroundPageBoundaries) {
-  for (const DType dtype : kKvTypes) {
+  for (const DType dtype : HeldOf(*backend_)) {
     for (const int32_t n : {1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 100}) {
       CheckPaged(*backend_, {2, 2, 16, dtype}, {n}, 0);
     }
@@ -57,7 +56,7 @@ TEST_P(PagedAttentionContract, MatchesDoublePrecisionAroundPageBoundaries) {
 }
 
 TEST_P(PagedAttentionContract, MatchesDoublePrecisionForEveryHeadSize) {
-  for (const DType dtype : kKvTypes) {
+  for (const DType dtype : HeldOf(*backend_)) {
     for (const int32_t head_dim : {2, 4, 6, 8, 10, 24, 32, 34, 64, 96, 128, 254, 256}) {
       CheckPaged(*backend_, {2, 1, head_dim, dtype}, {21, 22}, 0);
     }
@@ -73,7 +72,7 @@ TEST_P(PagedAttentionContract, GroupsHeadsOverKeyValueHeads) {
 
 TEST_P(PagedAttentionContract, SeesThePrefixFirst) {
   for (const int32_t prefix : {1, 5, 16, 20}) {
-    for (const DType dtype : {DType::kF32, DType::kI8}) {
+    for (const DType dtype : HeldOf(*backend_, {DType::kF32, DType::kI8, DType::kE4M3})) {
       CheckPaged(*backend_, {2, 2, 16, dtype}, {prefix + 1, prefix + 2, prefix + 19}, prefix);
     }
   }

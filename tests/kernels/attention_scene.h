@@ -7,6 +7,7 @@
 
 #include "kernels/kv_page.h"
 #include "tests/kernels/device.h"
+#include "tests/kernels/kv_types.h"
 
 namespace catserve::testing {
 
@@ -45,7 +46,7 @@ class AttentionScene {
   }
 
   KvLayer layer() const {
-    const bool scaled = shape_.dtype == DType::kI8;
+    const bool scaled = KvScaleBytes(shape_.dtype) > 0;
     return {.data = kv_.view().data,
             .dtype = shape_.dtype,
             .pages = kPages,
@@ -95,23 +96,13 @@ class AttentionScene {
   }
 
   // What is read of values that were stored, head by head.
-  std::vector<float> Stored(std::vector<float> values) const {
-    for (size_t i = 0; i < values.size(); ++i) {
-      if (shape_.dtype == DType::kBF16) values[i] = FloatFromBF16(BF16FromFloat(values[i]));
-      if (shape_.dtype == DType::kI8 && i % shape_.head_dim == 0) {
-        const float scale = ScaleOf(values.data() + i);
-        for (int32_t d = 0; d < shape_.head_dim; ++d) {
-          values[i + d] = std::nearbyint(values[i + d] / scale) * scale;
-        }
-      }
+  std::vector<float> Stored(const std::vector<float>& values) const {
+    std::vector<float> stored;
+    for (size_t i = 0; i < values.size(); i += shape_.head_dim) {
+      const auto head = AsStored(shape_.dtype, std::span(values).subspan(i, shape_.head_dim));
+      stored.insert(stored.end(), head.begin(), head.end());
     }
-    return values;
-  }
-
-  float ScaleOf(const float* head) const {
-    float largest = 0;
-    for (int32_t d = 0; d < shape_.head_dim; ++d) largest = std::max(largest, std::abs(head[d]));
-    return FloatFromBF16(KvScaleBits(largest, kKvInt8Most));
+    return stored;
   }
 
   int64_t At(int32_t e, int32_t kv_head) const {
@@ -124,13 +115,15 @@ class AttentionScene {
       const float* from = given_[part].data() + At(e, kv_head);
       const int64_t block = (int64_t{page} * shape_.kv_heads + kv_head) * 2 + part;
       const int64_t at = block * kKvPageEntries + slot;
-      if (shape_.dtype == DType::kI8) pool_scales_[at] = BF16FromFloat(ScaleOf(from));
+      const uint16_t scale =
+          ScaleBitsOf(shape_.dtype, {from, static_cast<size_t>(shape_.head_dim)});
+      if (bytes == 1) pool_scales_[at] = scale;
       for (int64_t d = 0; d < shape_.head_dim; ++d) {
         const uint16_t narrow = BF16FromFloat(from[d]);
-        const auto whole = static_cast<int8_t>(std::nearbyint(from[d] / ScaleOf(from)));
+        const uint8_t eight = EightBits(shape_.dtype, from[d], FloatFromBF16(scale));
         const void* source = bytes == 4   ? static_cast<const void*>(&from[d])
                              : bytes == 2 ? static_cast<const void*>(&narrow)
-                                          : &whole;
+                                          : &eight;
         std::memcpy(pool_.data() + (at * shape_.head_dim + d) * bytes, source, bytes);
       }
     }

@@ -2,15 +2,19 @@
 // precision.
 #include <cmath>
 
-#include "kernels/kv_page.h"
 #include "tests/kernels/device.h"
+#include "tests/kernels/kv_types.h"
 
 namespace catserve {
 namespace {
 
+using testing::AsStored;
+using testing::FromEightBits;
+using testing::HeldOf;
 using testing::kNaN;
 using testing::OnEveryBackend;
 using testing::Random;
+using testing::ScaleBitsOf;
 using testing::Tensor;
 
 class PrepareHeadsContract : public OnEveryBackend {};
@@ -60,7 +64,7 @@ class PreparedRows {
     Tensor pool(backend, dtype, {4, kKvHeads, 2, kKvPageEntries * dim});
     Tensor scales(backend, DType::kBF16, {4, kKvHeads, 2, kKvPageEntries});
     KvLayer kv{pool.view().data, dtype, 4, kKvHeads, dim};
-    if (dtype == DType::kI8) kv.scales = static_cast<uint16_t*>(scales.view().data);
+    if (KvScaleBytes(dtype) > 0) kv.scales = static_cast<uint16_t*>(scales.view().data);
     HeadSpec spec{.heads = kHeads, .kv_heads = kKvHeads, .head_dim = dim, .norm_eps = 1e-5f};
     spec.rotary = rotary;
     if (norm) {
@@ -75,8 +79,9 @@ class PreparedRows {
       for (const uint16_t bits : pool.ReadAs<uint16_t>()) written.push_back(FloatFromBF16(bits));
     } else {
       const std::vector<uint16_t> held = scales.ReadAs<uint16_t>();
-      for (const int8_t whole : pool.ReadAs<int8_t>()) {
-        written.push_back(whole * FloatFromBF16(held[written.size() / dim]));
+      for (const uint8_t bits : pool.ReadAs<uint8_t>()) {
+        const float scale = FloatFromBF16(held[written.size() / dim]);
+        written.push_back(FromEightBits(dtype, bits, scale));
       }
     }
   }
@@ -140,56 +145,64 @@ TEST_P(PrepareHeadsContract, WritesKeysAndValuesToTheirEntriesAndNothingElse) {
   }
 }
 
-// With 8 bits: whole numbers of a scale that each head's key, and value, of an entry has for
-// itself.
-TEST_P(PrepareHeadsContract, WritesI8WithAScaleForEachHeadOfAnEntry) {
-  for (const int32_t dim : {2, 12, 64}) {
-    const PreparedRows rows(*backend_, dim, true, DType::kI8);
-    std::vector<float> want(rows.written.size(), 0.0f);
-    for (int64_t i = 0; i < rows.kRows; ++i) {
-      const int64_t slot = rows.kSlots[i];
-      for (int64_t at = 0; slot >= 0 && at < 2 * rows.kKvHeads; ++at) {
-        const KvPart part = at < rows.kKvHeads ? kKey : kValue;
-        const float* head = rows.after.data() + (i * 8 + rows.kHeads + at) * dim;
-        float largest = 0;
-        for (int32_t d = 0; d < dim; ++d) largest = std::max(largest, std::abs(head[d]));
-        const float scale = FloatFromBF16(KvScaleBits(largest, 127.0f));
-        EXPECT_LE(largest, 127 * scale) << "the scale is rounded up";
-        EXPECT_GE(largest, 126 * scale) << "and no further than it must";
-        const int64_t index =
-            KvEntryIndex(rows.kKvHeads, {slot / 16, at % rows.kKvHeads, part, slot % 16});
-        for (int32_t d = 0; d < dim; ++d) {
-          want[index * dim + d] = std::nearbyint(head[d] / scale) * scale;
-        }
-      }
+// With 8 bits: numbers of a scale that each head's key, and value, of an entry has for itself.
+void CheckEightBits(Backend& backend, DType dtype, int32_t dim) {
+  SCOPED_TRACE(::testing::Message() << Name(dtype) << ", heads of " << dim);
+  const PreparedRows rows(backend, dim, true, dtype);
+  std::vector<float> want(rows.written.size(), 0.0f);
+  for (int64_t i = 0; i < rows.kRows; ++i) {
+    const int64_t slot = rows.kSlots[i];
+    for (int64_t at = 0; slot >= 0 && at < 2 * rows.kKvHeads; ++at) {
+      const KvPart part = at < rows.kKvHeads ? kKey : kValue;
+      const std::span<const float> head(rows.after.data() + (i * 8 + rows.kHeads + at) * dim, dim);
+      float largest = 0;
+      for (const float number : head) largest = std::max(largest, std::abs(number));
+      const float most = KvMost(dtype) * FloatFromBF16(ScaleBitsOf(dtype, head));
+      EXPECT_LE(largest, most) << "the scale is rounded up";
+      EXPECT_GE(largest, most * (126.0f / 127)) << "and no further than it must";
+      const int64_t index =
+          KvEntryIndex(rows.kKvHeads, {slot / 16, at % rows.kKvHeads, part, slot % 16});
+      std::ranges::copy(AsStored(dtype, head), want.begin() + index * dim);
     }
-    EXPECT_EQ(rows.written, want) << dim;
+  }
+  EXPECT_EQ(rows.written, want);
+}
+
+TEST_P(PrepareHeadsContract, WritesEightBitsWithAScaleForEachHeadOfAnEntry) {
+  for (const DType dtype : HeldOf(*backend_, {DType::kI8, DType::kE4M3})) {
+    for (const int32_t dim : {2, 12, 64}) CheckEightBits(*backend_, dtype, dim);
   }
 }
 
 // A head of zeros has no largest number to divide by; one that holds no number shows as none.
-TEST_P(PrepareHeadsContract, I8OfZerosIsZeroAndOfNoNumberIsNone) {
-  Tensor rotary(*backend_, {1, 2}, {1, 0});
-  Tensor qkv(*backend_, {3, 6}, {1, 1, 0, 0, 0, 0, 1, 1, 1, 2, 3, kNaN, 1, 1, 1, 2, INFINITY, 1});
-  Tensor pool(*backend_, DType::kI8, {3, 1, 2, 16 * 2});
-  Tensor scales(*backend_, DType::kBF16, {3, 1, 2, 16});
+void CheckZerosAndNoNumbers(Backend& backend, DType dtype) {
+  Tensor rotary(backend, {1, 2}, {1, 0});
+  Tensor qkv(backend, {3, 6}, {1, 1, 0, 0, 0, 0, 1, 1, 1, 2, 3, kNaN, 1, 1, 1, 2, INFINITY, 1});
+  Tensor pool(backend, dtype, {3, 1, 2, 16 * 2});
+  Tensor scales(backend, DType::kBF16, {3, 1, 2, 16});
   const KvLayer kv{.data = pool.view().data,
-                   .dtype = DType::kI8,
+                   .dtype = dtype,
                    .pages = 3,
                    .kv_heads = 1,
                    .head_dim = 2,
                    .scales = static_cast<uint16_t*>(scales.view().data)};
   HeadSpec spec{.heads = 1, .kv_heads = 1, .head_dim = 2};
   spec.rotary = rotary;
-  backend_->PrepareHeads(qkv, spec, std::vector<int32_t>{0, 0, 0}, &kv,
-                         std::vector<int64_t>{0, 16, 32});
-  Tensor out(*backend_, {3, 2});
+  backend.PrepareHeads(qkv, spec, std::vector<int32_t>{0, 0, 0}, &kv,
+                       std::vector<int64_t>{0, 16, 32});
+  Tensor out(backend, {3, 2});
   const AttentionRow rows[] = {{0, 0, 0, 1}, {0, 0, 1, 1}, {0, 0, 2, 1}};
-  backend_->PagedAttention(out, qkv.view().Columns(0, 2), spec, kv, rows,
-                           std::vector<int32_t>{0, 1, 2});
+  backend.PagedAttention(out, qkv.view().Columns(0, 2), spec, kv, rows,
+                         std::vector<int32_t>{0, 1, 2});
   const std::vector<float> got = out.Read();
   EXPECT_EQ(std::vector<float>(got.begin(), got.begin() + 2), (std::vector<float>{0, 0}));
-  for (int i = 2; i < 6; ++i) EXPECT_TRUE(std::isnan(got[i])) << i;
+  for (int i = 2; i < 6; ++i) EXPECT_TRUE(std::isnan(got[i])) << Name(dtype) << ' ' << i;
+}
+
+TEST_P(PrepareHeadsContract, EightBitsOfZerosAreZeroAndOfNoNumberAreNone) {
+  for (const DType dtype : HeldOf(*backend_, {DType::kI8, DType::kE4M3})) {
+    CheckZerosAndNoNumbers(*backend_, dtype);
+  }
 }
 
 TEST_P(PrepareHeadsContract, NeedsNoKvMemory) {

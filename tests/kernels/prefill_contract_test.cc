@@ -82,8 +82,10 @@ TEST_P(PrefillContract, PromptsBesideDecodingRowsAndBranches) {
   const AttentionShape shapes[] = {{2, 2, 64, DType::kBF16},
                                    {2, 1, 128, DType::kI8},
                                    {3, 1, 64, DType::kBF16},
+                                   {2, 2, 64, DType::kE4M3},
                                    {1, 1, 64, DType::kF32}};
   for (const AttentionShape& shape : shapes) {
+    if (!backend_->HoldsKv(shape.dtype)) continue;
     MixedBatch batch(*backend_, shape);
     batch.Add(40, 1, 0);
     batch.Add(1, 70, 3);  // more than one tile of rows, and of entries

@@ -58,32 +58,32 @@ TEST(StepTokens, AreTheOperatorsOrTheDefaultAndTheExecutorHoldsThem) {
   ServerOptions options;
   options.slots = 4;
   options.queue_requests_max = 7;
-  EngineOptions engine = MakeEngineOptions(options, model, 50);
+  EngineOptions engine = MakeEngineOptions(options, model);
   EXPECT_EQ(engine.step_tokens_max, 256);
   EXPECT_EQ(engine.step_rows_max, 1024);
   EXPECT_EQ(engine.slots, 4);
   EXPECT_EQ(engine.queue_requests_max, 7);
-  EXPECT_EQ(engine.kv_pages, 50);
   EXPECT_EQ(engine.compressor_token_rows, CompressorTokenRows(model.description));
   options.step_tokens_max = 300;
-  EXPECT_EQ(MakeEngineOptions(options, model, 50).step_tokens_max, 300);
+  EXPECT_EQ(MakeEngineOptions(options, model).step_tokens_max, 300);
   options.step_tokens_max = 5000;
-  EXPECT_EQ(MakeEngineOptions(options, model, 50).step_rows_max, 5000);
+  EXPECT_EQ(MakeEngineOptions(options, model).step_rows_max, 5000);
   options.step_tokens_max = 0;
   options.slots = 4096;
-  engine = MakeEngineOptions(options, model, 50);
+  engine = MakeEngineOptions(options, model);
+  engine.kv_pages = 50;
   EXPECT_TRUE(ValidateOptions(Cat(), engine).ok()) << ValidateOptions(Cat(), engine);
 }
 
 TEST(KvSize, TakesAQuarterOfWhatIsFreeAndNoMoreThanSlotsAndCacheCanUse) {
   // Most entries up to 256 tokens: 68 at C = 4 (5 pages), 32 at C = 16 (2 pages).
-  EXPECT_EQ(*KvPages(Cat(), 0, 10, int64_t{1} << 40), 2 * 50);
-  EXPECT_EQ(*KvPages(Cat(), 0, 10, 4 * 20 * 16 * 64), 20);
-  EXPECT_EQ(*KvPages(Cat(), 7 * 16 * 64 + 5, 10, 0), 7);
-  const auto little = KvPages(Cat(), 16 * 64, 10, 0);
+  EXPECT_EQ(*KvPages(Cat(), 0, 10, RoomOnHost(int64_t{1} << 40)), 2 * 50);
+  EXPECT_EQ(*KvPages(Cat(), 0, 10, RoomOnHost(4 * 20 * 16 * 64)), 20);
+  EXPECT_EQ(*KvPages(Cat(), 7 * 16 * 64 + 5, 10, {}), 7);
+  const auto little = KvPages(Cat(), 16 * 64, 10, {});
   EXPECT_THAT(Message(little.status()), AllOf(HasSubstr("--kv_memory_bytes=1024"),
                                               HasSubstr("--kv_memory_bytes=2048 or more")));
-  const auto full = KvPages(Cat(), 0, 10, 4096);
+  const auto full = KvPages(Cat(), 0, 10, RoomOnHost(4096));
   EXPECT_THAT(Message(full.status()), AllOf(HasSubstr("a quarter of the 4096 bytes"),
                                             HasSubstr("--kv_memory_bytes=2048 or more")));
   EXPECT_EQ(FullContextSequences(Cat(), 30), "6 at chunk size 4, 15 at 16");
@@ -93,8 +93,19 @@ TEST(KvSize, ADenseModelNeedsAnEntryForEachToken) {
   ModelGeometry dense = Cat();
   dense.kind = ModelKind::kDense;
   dense.chunk_sizes = {};
-  EXPECT_EQ(*KvPages(dense, 0, 2, int64_t{1} << 40), 2 * 32);
+  EXPECT_EQ(*KvPages(dense, 0, 2, RoomOnHost(int64_t{1} << 40)), 2 * 32);
   EXPECT_EQ(FullContextSequences(dense, 32), "2");
+}
+
+TEST(KvSize, OnADeviceIsWhatItsShareLeaves) {
+  constexpr int64_t kPage = 16 * 64;
+  // 3 of 40 pages' bytes are taken, 10 shall stay free.
+  EXPECT_EQ(*KvPages(Cat(), 0, 10, RoomOnDevice(37 * kPage, 40 * kPage, 0.75)), 27);
+  EXPECT_EQ(*KvPages(Cat(), 0, 10, RoomOnDevice(400 * kPage, 400 * kPage, 1)), 2 * 50);
+  const auto full = KvPages(Cat(), 0, 10, RoomOnDevice(5 * kPage, 40 * kPage, 0.875));
+  EXPECT_THAT(Message(full.status()),
+              AllOf(HasSubstr("--gpu_memory_fraction=0.875 leaves (0 bytes: 5120 free of 40960"),
+                    HasSubstr("gives 0 pages"), HasSubstr("--kv_memory_bytes=2048 or more")));
 }
 
 TEST(AvailableBytes, AreTheMachinesOrWhatTheControlGroupHasLeft) {

@@ -4,27 +4,50 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+#include "kernels/cuda/emulator/memory.h"
 #include "kernels/cuda/emulator/queue.h"
 
 namespace catserve::cuda {
 namespace {
 
-constexpr int64_t kMemoryBytes = int64_t{4} << 30;
 constexpr int64_t kAlignment = 256;
+
+int64_t& NextDeviceBytes() {
+  static int64_t bytes = int64_t{4} << 30;
+  return bytes;
+}
+
+// Host memory as fresh memory of a device is: nobody knows what is in it.
+void* TakeMemory(int64_t bytes) {
+  void* const data = std::aligned_alloc(kAlignment, static_cast<size_t>(bytes));
+  if (data != nullptr) std::memset(data, 0xff, static_cast<size_t>(bytes));  // NaN in every float
+  return data;
+}
+
+int64_t Rounded(int64_t bytes) { return (bytes / kAlignment + 1) * kAlignment; }
+
+absl::Status CheckSize(int64_t bytes) {
+  if (bytes >= 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("a buffer of ", bytes, " bytes was asked for: its size overflowed"));
+}
 
 }  // namespace
 
+void emulator::SetDeviceBytes(int64_t bytes) { NextDeviceBytes() = bytes; }
+
 class Runtime::Impl {
  public:
-  DeviceFacts facts{.name = "emulated",
-                    .compute_capability = 90,
-                    .multiprocessors = 2,
-                    .memory_bytes = kMemoryBytes};
+  DeviceFacts facts{.name = "emulated", .compute_capability = 90, .multiprocessors = 2};
   emulator::Queue queue;
+  DeviceMemory memory{.free = NextDeviceBytes(), .total = NextDeviceBytes()};
+  std::map<void*, int64_t> taken;  // bytes of the device's memory, rounded
 };
 
 absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create() {
@@ -36,30 +59,41 @@ Runtime::~Runtime() { impl_->queue.RunAll(); }
 
 const DeviceFacts& Runtime::facts() const { return impl_->facts; }
 Stream Runtime::stream() const { return {&impl_->queue}; }
+DeviceMemory Runtime::memory() const { return impl_->memory; }
 
 absl::StatusOr<void*> Runtime::Allocate(int64_t bytes) {
-  if (bytes < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a buffer of ", bytes, " bytes was asked for: its size overflowed"));
+  if (absl::Status status = CheckSize(bytes); !status.ok()) return status;
+  DeviceMemory& memory = impl_->memory;
+  if (bytes >= memory.free || Rounded(bytes) > memory.free) {
+    return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes,
+                                                     " bytes of the GPU's memory; it has ",
+                                                     memory.free, " free of ", memory.total));
   }
-  if (bytes > kMemoryBytes) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "cannot allocate ", bytes, " bytes of the GPU's memory; the machine has ", kMemoryBytes));
-  }
-  const int64_t rounded = (bytes / kAlignment + 1) * kAlignment;
-  void* const data = std::aligned_alloc(kAlignment, static_cast<size_t>(rounded));
+  void* const data = TakeMemory(Rounded(bytes));
   if (data == nullptr) return absl::ResourceExhaustedError("the host has no memory left");
-  std::memset(data, 0xff, static_cast<size_t>(rounded));  // NaN in every float type
+  memory.free -= impl_->taken[data] = Rounded(bytes);
   return data;
 }
 
 void Runtime::Free(void* data) {
   Synchronize();
+  const auto taken = impl_->taken.extract(data);
+  CATSERVE_CHECK(!taken.empty()) << "memory is freed that this device does not have";
+  impl_->memory.free += taken.mapped();
   std::free(data);
 }
 
-absl::StatusOr<void*> Runtime::AllocatePinned(int64_t bytes) { return Allocate(bytes); }
-void Runtime::FreePinned(void* data) { Free(data); }
+absl::StatusOr<void*> Runtime::AllocatePinned(int64_t bytes) {
+  if (absl::Status status = CheckSize(bytes); !status.ok()) return status;
+  void* const data = TakeMemory(Rounded(bytes));
+  if (data == nullptr) return absl::ResourceExhaustedError("the host has no memory left");
+  return data;
+}
+
+void Runtime::FreePinned(void* data) {
+  Synchronize();
+  std::free(data);
+}
 
 void Runtime::Copy(void* to, const void* from, int64_t bytes) {
   impl_->queue.Add([=] { std::memmove(to, from, static_cast<size_t>(bytes)); });

@@ -13,6 +13,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/emulator/memory.h"
 #include "kernels/cuda/emulator/work.h"
 #include "kernels/cuda/paged_attention_piece.cuh"
 #include "tests/engine/model/golden.h"
@@ -20,6 +21,9 @@
 
 namespace catserve::testing {
 namespace {
+
+constexpr cuda::CudaMemory kMemory{
+    .scratch_bytes = 1 << 20, .upload_bytes = 256 << 10, .download_bytes = 16 << 10};
 
 // What a request drew, or the score of each token from the second on.
 struct Answer {
@@ -38,10 +42,7 @@ struct Answer {
 std::vector<Answer> Ask(const std::string& directory, DType kv_dtype,
                         std::vector<Request> requests) {
   const EngineOptions options{.slots = 4, .kv_pages = 40, .step_rows_max = 48};
-  const auto backend =
-      cuda::MakeCudaBackend(
-          {.scratch_bytes = 1 << 20, .upload_bytes = 256 << 10, .download_bytes = 16 << 10})
-          .value();
+  const auto backend = cuda::MakeCudaBackend(kMemory).value();
   const auto model = Model::Load(directory, *backend).value();
   const auto executor = ModelExecutor::Create(*model, *backend,
                                               {.slots = options.slots,
@@ -134,6 +135,32 @@ TEST(EmulatedNarrowMemory, ScoresOnTheTensorCoresAreTheOraclesWithinTolerance) {
   EXPECT_LT(WorstScore(ModelKind::kCat, 8, DType::kBF16), 0.06);  // branches after the summaries
   EXPECT_GT(given.Launches(pieces), dense);
   EXPECT_LT(WorstScore(ModelKind::kCat, 8, DType::kI8), 0.2);
+  EXPECT_LT(WorstScore(ModelKind::kCat, 8, DType::kE4M3), 0.6);
+}
+
+TEST(EmulatedMemory, PagesTakeWhatWeightsAndWorkspacesLeave) {
+  constexpr int64_t kBytes = 24 << 20;
+  cuda::emulator::SetDeviceBytes(kBytes);
+  const auto backend = cuda::MakeCudaBackend(kMemory).value();
+  cuda::emulator::SetDeviceBytes(int64_t{4} << 30);
+  const auto model = Model::Load(GoldenDirectory("dense-tiny"), *backend).value();
+  const int64_t page_bytes = kPageEntries * Geometry(model->config(), DType::kBF16).bytes_per_entry;
+  ExecutorOptions options{.slots = 2, .kv_dtype = DType::kBF16, .step_rows_max = 64};
+  options.choose_kv_pages = [&] { return backend->Memory()->free * 3 / 4 / page_bytes; };
+  const int64_t before = backend->Memory()->free;
+  {
+    const auto executor = ModelExecutor::Create(*model, *backend, options).value();
+    const int64_t pages = executor->kv_pages() * page_bytes;
+    const int64_t left = backend->Memory()->free;
+    EXPECT_NEAR(static_cast<double>(left), pages / 3.0, 2e4) << "asked once all else was taken";
+    EXPECT_GT(before - left - pages, 64 * 1024) << "a workspace";
+  }
+  options.choose_kv_pages = [] { return 1 << 20; };
+  const absl::Status refused = ModelExecutor::Create(*model, *backend, options).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()),
+              ::testing::AllOf(::testing::HasSubstr("KV memory of 1048576 pages"),
+                               ::testing::HasSubstr("free of 25165824")));
 }
 
 }  // namespace

@@ -1,4 +1,8 @@
 // Emulated: which way the backend sends its work. Nothing here has run on a GPU.
+#include <string>
+
+#include "gmock/gmock.h"
+#include "kernels/cuda/emulator/memory.h"
 #include "kernels/cuda/emulator/work.h"
 #include "kernels/cuda/paged_attention_decode.cuh"
 #include "kernels/cuda/paged_attention_piece.cuh"
@@ -47,6 +51,25 @@ TEST(EmulatedBackend, PromptsOverF32MemoryAndOtherHeadSizesGoRowByRow) {
   AttendToPromptAndRow({.heads = 1, .kv_heads = 1, .head_dim = 64, .dtype = DType::kF32});
   AttendToPromptAndRow({.heads = 1, .kv_heads = 1, .head_dim = 32, .dtype = DType::kBF16});
   EXPECT_EQ(given.Launches(any_size) + given.Launches(narrow), before + 2);
+}
+
+TEST(EmulatedBackend, SaysWhatItsMemoryHoldsAndRefusesMore) {
+  emulator::SetDeviceBytes(1 << 20);
+  const auto backend = Make("cuda-emulated");
+  emulator::SetDeviceBytes(int64_t{4} << 30);
+  const DeviceMemory before = backend->Memory().value();
+  EXPECT_EQ(before.total, 1 << 20);
+  EXPECT_LE(before.free, (1 << 20) - (512 << 10)) << "scratch and uploads are taken at start";
+  {
+    const auto buffer = backend->Allocate(100'000).value();
+    EXPECT_LE(backend->Memory()->free, before.free - 100'000);
+  }
+  EXPECT_EQ(backend->Memory()->free, before.free);
+  const absl::Status refused = backend->Allocate(1 << 20).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()),
+              ::testing::AllOf(::testing::HasSubstr("cannot allocate 1048576 bytes"),
+                               ::testing::HasSubstr(std::to_string(before.free) + " free of")));
 }
 
 }  // namespace
