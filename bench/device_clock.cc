@@ -65,6 +65,7 @@ double DeviceClock::Time(const std::function<void()>& work) {
   backend_.Synchronize();
   const auto start = std::chrono::steady_clock::now();
   HeadStart();
+  backend_.Submit();
   work();
   backend_.Synchronize();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

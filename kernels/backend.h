@@ -149,6 +149,10 @@ class Backend {
   // Waits until all operations so far are done; results in device memory may then be read.
   virtual void Synchronize() = 0;
 
+  // Starts the operations so far, which until then may wait for each other so that their lists go
+  // to the device together: to be called once all of a step are given. Synchronize implies it.
+  virtual void Submit() {}
+
   // Copies bytes between host and device memory or within it, in order with the operations. A host
   // source may change after the call; a host destination is valid after Synchronize. The default
   // serves backends whose memory is the host's and whose operations are done when they return.

@@ -143,6 +143,7 @@ void ModelExecutor::Impl::Launch(const StepPlan& plan) {
   times_.decode = timer.Lap();
   DrawSamples(plan);
   ScoreTokens(plan);
+  backend_.Submit();
   times_.sample = timer.Lap();
 }
 

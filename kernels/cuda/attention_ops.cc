@@ -81,11 +81,11 @@ void PrepareHeadsOp::Run(const TensorView& qkv, const HeadSpec& spec, const Plac
   Packet lists;
   const int64_t positions_at = lists.Add(placement.positions);
   const int64_t slots_at = lists.Add(placement.slots);
-  if (!lists_.Holds(lists, *context_.uploads)) {
-    const std::byte* base = context_.uploads->Send(lists);
+  if (!lists_.Holds(lists, *context_.work)) {
+    const std::byte* base = context_.work->Send(lists);
     positions_ = ListAt<int32_t>(base, positions_at);
     slots_ = ListAt<int64_t>(base, slots_at);
-    lists_.Store(lists, *context_.uploads);
+    lists_.Store(lists, *context_.work);
   }
   const PrepareHeadsArgs args{.qkv = qkv.data,
                               .stride = qkv.row_stride,
@@ -98,7 +98,9 @@ void PrepareHeadsOp::Run(const TensorView& qkv, const HeadSpec& spec, const Plac
                               .slots = placement.kv != nullptr ? slots_ : nullptr,
                               .norm_eps = spec.norm_eps};
   const DType kv_type = placement.kv != nullptr ? placement.kv->dtype : DType::kF32;
-  LaunchPrepareHeads(args, static_cast<int>(qkv.rows()), kv_type, context_.stream());
+  context_.work->Do([args, rows = static_cast<int>(qkv.rows()), kv_type](Stream stream) {
+    LaunchPrepareHeads(args, rows, kv_type, stream);
+  });
 }
 
 void PagedAttentionOp::SendPlan(const HeadSpec& spec, const Entries& entries) {
@@ -109,7 +111,7 @@ void PagedAttentionOp::SendPlan(const HeadSpec& spec, const Entries& entries) {
   inputs.Add(std::span<const int64_t>(shape));
   inputs.Add(entries.rows);
   inputs.Add(entries.page_ids);
-  if (inputs_.Holds(inputs, *context_.uploads)) return;
+  if (inputs_.Holds(inputs, *context_.work)) return;
   CheckPages(entries);
   const AttentionPlan plan =
       PlanAttention(entries.rows, static_cast<int>(entries.rows.size()), layer, context_.device);
@@ -130,13 +132,13 @@ void PagedAttentionOp::SendPlan(const HeadSpec& spec, const Entries& entries) {
   const int64_t pieces_at = lists.Add(plan.pieces);
   const int64_t combines_at = lists.Add(plan.combines);
   const int64_t pages_at = lists.Add(entries.page_ids);
-  const std::byte* base = context_.uploads->Send(lists);
+  const std::byte* base = context_.work->Send(lists);
   args_.counts = ListAt<int32_t>(base, counts_at);
   args_.decode_items = ListAt<DecodeItem>(base, decode_at);
   args_.piece_items = ListAt<PieceItem>(base, pieces_at);
   args_.combine_items = ListAt<CombineItem>(base, combines_at);
   args_.page_ids = ListAt<int32_t>(base, pages_at);
-  inputs_.Store(inputs, *context_.uploads);
+  inputs_.Store(inputs, *context_.work);
 }
 
 void PagedAttentionOp::Run(const TensorView& out, const TensorView& q, const HeadSpec& spec,
@@ -171,7 +173,8 @@ void PagedAttentionOp::Run(const TensorView& out, const TensorView& q, const Hea
   args.scale_log2 = ScaleLog2(spec);
   args.partial_out = context_.scratch->Take<float>(slots_ * QueryWidth(spec));
   args.partial_max_sum = context_.scratch->Take<float>(slots_ * spec.heads * 2);
-  LaunchPagedAttention(args, launch_, context_.stream());
+  context_.work->Do(
+      [args, launch = launch_](Stream stream) { LaunchPagedAttention(args, launch, stream); });
 }
 
 void BlockAttentionOp::Run(const TensorView& out, const TensorView& qkv, const HeadSpec& spec,
@@ -186,7 +189,7 @@ void BlockAttentionOp::Run(const TensorView& out, const TensorView& qkv, const H
   }
   Packet inputs;
   inputs.Add(blocks);
-  if (!inputs_.Holds(inputs, *context_.uploads)) {
+  if (!inputs_.Holds(inputs, *context_.work)) {
     std::vector<BlockRow> rows;
     for (const RowBlock& block : blocks) {
       for (int32_t i = 0; i < block.count; ++i) {
@@ -195,9 +198,9 @@ void BlockAttentionOp::Run(const TensorView& out, const TensorView& qkv, const H
     }
     Packet lists;
     lists.Add(rows);
-    rows_ = ListAt<BlockRow>(context_.uploads->Send(lists), 0);
+    rows_ = ListAt<BlockRow>(context_.work->Send(lists), 0);
     count_ = static_cast<int>(rows.size());
-    inputs_.Store(inputs, *context_.uploads);
+    inputs_.Store(inputs, *context_.work);
   }
   const BlockAttentionArgs args{.out = out.data,
                                 .qkv = qkv.data,
@@ -208,7 +211,8 @@ void BlockAttentionOp::Run(const TensorView& out, const TensorView& qkv, const H
                                 .kv_heads = spec.kv_heads,
                                 .head_dim = spec.head_dim,
                                 .scale_log2 = ScaleLog2(spec)};
-  LaunchBlockAttention(args, count_, context_.stream());
+  context_.work->Do(
+      [args, count = count_](Stream stream) { LaunchBlockAttention(args, count, stream); });
 }
 
 }  // namespace catserve::cuda

@@ -57,6 +57,7 @@ class CudaBackend final : public Backend {
 
   absl::StatusOr<std::unique_ptr<Buffer>> Upload(const TensorView& host) override;
   void Synchronize() override { context_->Synchronize(); }
+  void Submit() override { context_->work->Submit(); }
   void Copy(void* to, const void* from, int64_t bytes) override;
   void Gather(const TensorView& out, std::span<const TensorView> tables, const TensorView& history,
               std::span<const GatherRow> rows) override;
@@ -114,10 +115,10 @@ absl::StatusOr<std::unique_ptr<Buffer>> CudaBackend::Upload(const TensorView& ho
   const auto* const from = static_cast<const char*>(host.data);
   const int64_t stride_bytes = host.row_stride * SizeOf(host.dtype);
   if (stride_bytes == row_bytes) {
-    context_->uploads->CopyIn(to, from, bytes);
+    context_->work->CopyIn(to, from, bytes);
   } else {
     for (int64_t i = 0; i < rows; ++i) {
-      context_->uploads->CopyIn(to + i * row_bytes, from + i * stride_bytes, row_bytes);
+      context_->work->CopyIn(to + i * row_bytes, from + i * stride_bytes, row_bytes);
     }
   }
   return *std::move(buffer);
@@ -126,9 +127,9 @@ absl::StatusOr<std::unique_ptr<Buffer>> CudaBackend::Upload(const TensorView& ho
 void CudaBackend::Copy(void* to, const void* from, int64_t bytes) {
   if (bytes <= 0) return;
   if (context_->Owns(to) && !context_->Owns(from)) {
-    context_->uploads->CopyIn(to, from, bytes);
+    context_->work->CopyIn(to, from, bytes);
   } else {
-    context_->runtime->Copy(to, from, bytes);
+    context_->work->Copy(to, from, bytes);
   }
 }
 
@@ -165,10 +166,11 @@ void CudaBackend::Gather(const TensorView& out, std::span<const TensorView> tabl
   Packet lists;
   const int64_t items_at = lists.Add(items);
   const int64_t count_at = lists.Add(std::span<const int32_t>(count));
-  const std::byte* base = context_->uploads->Send(lists);
+  const std::byte* base = context_->work->Send(lists);
   args.items = ListAt<GatherItem>(base, items_at);
   args.count = ListAt<int32_t>(base, count_at);
-  LaunchGather(args, count[0], context_->stream());
+  context_->work->Do(
+      [args, count = count[0]](Stream stream) { LaunchGather(args, count, stream); });
 }
 
 void CudaBackend::RmsNorm(const TensorView& out, const TensorView& x, const TensorView& weight,
@@ -179,15 +181,15 @@ void CudaBackend::RmsNorm(const TensorView& out, const TensorView& x, const Tens
                  out.rows() == x.rows())
       << "norm of [" << x.rows() << ", " << x.shape[1] << "] into " << out.rows()
       << " rows with a weight of " << weight.size() << " " << Name(weight.dtype);
-  LaunchRmsNorm({.out = out.data,
-                 .x = x.row<const float>(0),
-                 .weight = weight.row<const float>(0),
-                 .out_stride = out.row_stride,
-                 .x_stride = x.row_stride,
-                 .rows = static_cast<int32_t>(x.rows()),
-                 .width = static_cast<int32_t>(x.shape[1]),
-                 .eps = eps},
-                context_->stream());
+  const RmsNormArgs args{.out = out.data,
+                         .x = x.row<const float>(0),
+                         .weight = weight.row<const float>(0),
+                         .out_stride = out.row_stride,
+                         .x_stride = x.row_stride,
+                         .rows = static_cast<int32_t>(x.rows()),
+                         .width = static_cast<int32_t>(x.shape[1]),
+                         .eps = eps};
+  context_->work->Do([args](Stream stream) { LaunchRmsNorm(args, stream); });
 }
 
 void CudaBackend::MatMul(const TensorView& out, const TensorView& x, const Matrix& w, bool add) {
@@ -204,13 +206,13 @@ void CudaBackend::SiluGate(const TensorView& out, const TensorView& gate_up) {
   CheckColumns(gate_up, 2 * out.shape[1], "gate_up");
   CATSERVE_CHECK(out.rows() == gate_up.rows())
       << out.rows() << " rows of out for " << gate_up.rows();
-  LaunchSiluGate({.out = out.data,
-                  .gate_up = gate_up.data,
-                  .out_stride = out.row_stride,
-                  .in_stride = gate_up.row_stride,
-                  .rows = static_cast<int32_t>(out.rows()),
-                  .width = static_cast<int32_t>(out.shape[1])},
-                 context_->stream());
+  const SiluGateArgs args{.out = out.data,
+                          .gate_up = gate_up.data,
+                          .out_stride = out.row_stride,
+                          .in_stride = gate_up.row_stride,
+                          .rows = static_cast<int32_t>(out.rows()),
+                          .width = static_cast<int32_t>(out.shape[1])};
+  context_->work->Do([args](Stream stream) { LaunchSiluGate(args, stream); });
 }
 
 // Keeps the first error; after it, every part is null.
@@ -230,8 +232,10 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaMemory& memor
   context->runtime = *std::move(runtime);
   Runtime& device = *context->runtime;
   absl::Status status;
-  context->uploads = Take(UploadArena::Create(device, memory.upload_bytes), status);
-  context->downloads = Take(DownloadArena::Create(device, memory.download_bytes), status);
+  context->work = Take(WorkQueue::Create(device, memory.upload_bytes), status);
+  if (!status.ok()) return status;
+  context->downloads =
+      Take(DownloadArena::Create(device, *context->work, memory.download_bytes), status);
   context->scratch = Take(Scratch::Create(device, memory.scratch_bytes), status);
   context->products = Take(MatMulLibrary::Create(device), status);
   if (!status.ok()) return status;

@@ -16,16 +16,17 @@ absl::StatusOr<std::unique_ptr<DeviceBuffer>> DeviceBuffer::Create(DeviceContext
 
 DeviceBuffer::~DeviceBuffer() {
   context_.buffers.erase(static_cast<const char*>(data_));
+  context_.work->Submit();  // what still uses it
   context_.runtime->Free(data_);
 }
 
-bool Remembered::Holds(const Packet& inputs, const UploadArena& uploads) const {
-  return generation_ == uploads.generation() && inputs_ == inputs;
+bool Remembered::Holds(const Packet& inputs, const WorkQueue& work) const {
+  return generation_ == work.generation() && inputs_ == inputs;
 }
 
-void Remembered::Store(const Packet& inputs, const UploadArena& uploads) {
+void Remembered::Store(const Packet& inputs, const WorkQueue& work) {
   inputs_ = inputs;
-  generation_ = uploads.generation();
+  generation_ = work.generation();
 }
 
 bool DeviceContext::Owns(const void* address) const {
@@ -38,7 +39,7 @@ bool DeviceContext::Owns(const void* address) const {
 
 void DeviceContext::Synchronize() {
   downloads->Finish();
-  uploads->Reset();
+  work->Reset();
 }
 
 }  // namespace catserve::cuda

@@ -40,8 +40,8 @@ class DeviceBuffer : public Buffer {
 // same lists one after another: only the first of them sends any.
 class Remembered {
  public:
-  bool Holds(const Packet& inputs, const UploadArena& uploads) const;
-  void Store(const Packet& inputs, const UploadArena& uploads);
+  bool Holds(const Packet& inputs, const WorkQueue& work) const;
+  void Store(const Packet& inputs, const WorkQueue& work);
 
  private:
   Packet inputs_;
@@ -50,14 +50,13 @@ class Remembered {
 
 struct DeviceContext {
   std::unique_ptr<Runtime> runtime;
-  std::unique_ptr<UploadArena> uploads;
+  std::unique_ptr<WorkQueue> work;
   std::unique_ptr<DownloadArena> downloads;
   std::unique_ptr<Scratch> scratch;
   std::unique_ptr<MatMulLibrary> products;
   Device device;                           // for plans of attention
   std::map<const char*, int64_t> buffers;  // that live: first byte and size
 
-  Stream stream() const { return runtime->stream(); }
   // Whether the address lies in a buffer of this backend; else it is the host's.
   bool Owns(const void* address) const;
   // Waits for the device; results have reached the host.

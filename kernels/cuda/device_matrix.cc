@@ -15,7 +15,8 @@
 namespace catserve::cuda {
 namespace {
 
-constexpr int64_t kRowAlignment = 16;  // bytes: what the kernels load at once
+constexpr int64_t kRowAlignment = 16;             // bytes: what the kernels load at once
+constexpr int64_t kPackBytes = int64_t{1} << 20;  // of rows that go to the device together
 
 float LoadFloat(const TensorView& host, int64_t row, int64_t k) {
   if (host.dtype == DType::kF32) return host.row<const float>(row)[k];
@@ -31,22 +32,28 @@ float Quantize(int8_t* to, const TensorView& host, int64_t row) {
   return scale;
 }
 
-void MultiplyFewRows(DeviceContext& context, const TensorView& out, const TensorView& x,
-                     const DeviceMatrix& w, bool add) {
-  for (int64_t first = 0; first < x.rows(); first += kMatVecRowsMax) {
-    const MatVecArgs args{
-        .out = out.row<float>(first),
-        .x = x.row<const float>(first),
-        .w = w.data(),
-        .scales = w.scales(),
-        .out_stride = out.row_stride,
-        .x_stride = x.row_stride,
-        .w_stride = w.stride(),
-        .rows = static_cast<int32_t>(std::min<int64_t>(kMatVecRowsMax, x.rows() - first)),
-        .in = static_cast<int32_t>(w.in_features()),
-        .out_features = static_cast<int32_t>(w.out_features()),
-        .add = add};
-    LaunchMatVec(args, w.dtype(), context.stream());
+// Of all rows: more than a kernel takes at once.
+MatVecArgs ArgsOf(const TensorView& out, const TensorView& x, const DeviceMatrix& w, bool add) {
+  return {.out = out.row<float>(0),
+          .x = x.row<const float>(0),
+          .w = w.data(),
+          .scales = w.scales(),
+          .out_stride = out.row_stride,
+          .x_stride = x.row_stride,
+          .w_stride = w.stride(),
+          .rows = static_cast<int32_t>(x.rows()),
+          .in = static_cast<int32_t>(w.in_features()),
+          .out_features = static_cast<int32_t>(w.out_features()),
+          .add = add};
+}
+
+void LaunchFewRows(const MatVecArgs& all, DType weights, Stream stream) {
+  for (int32_t first = 0; first < all.rows; first += kMatVecRowsMax) {
+    MatVecArgs args = all;
+    args.out += first * all.out_stride;
+    args.x = static_cast<const float*>(all.x) + first * all.x_stride;
+    args.rows = std::min(kMatVecRowsMax, all.rows - first);
+    LaunchMatVec(args, weights, stream);
   }
 }
 
@@ -70,7 +77,8 @@ Product ProductOf(DeviceContext& context, const TensorView& out, const TensorVie
                             .x_stride = x.row_stride,
                             .rows = static_cast<int32_t>(x.rows()),
                             .width = static_cast<int32_t>(w.in_features())};
-  LaunchNarrowRows(args, w.dtype(), context.stream());
+  context.work->Do(
+      [args, type = w.dtype()](Stream stream) { LaunchNarrowRows(args, type, stream); });
   product.b = args.out;
   product.ldb = args.out_stride;
   return product;
@@ -108,25 +116,30 @@ absl::StatusOr<std::unique_ptr<DeviceMatrix>> DeviceMatrix::Create(const TensorV
 
   const bool int8 = matrix->dtype_ == DType::kI8;
   const int64_t stride_bytes = matrix->stride_ * size;
+  const int64_t rows_max = std::max<int64_t>(1, kPackBytes / std::max<int64_t>(1, stride_bytes));
   std::vector<float> scales;
-  std::vector<std::byte> row(static_cast<size_t>(stride_bytes));
+  std::vector<std::byte> rows;
   for (int64_t i = 0; i < matrix->out_; ++i) {
-    std::fill(row.begin(), row.end(), std::byte{0});
+    rows.resize(rows.size() + static_cast<size_t>(stride_bytes));  // zeros
+    std::byte* const row = rows.data() + rows.size() - stride_bytes;
     if (int8) {
-      scales.push_back(Quantize(reinterpret_cast<int8_t*>(row.data()), host, i));
+      scales.push_back(Quantize(reinterpret_cast<int8_t*>(row), host, i));
     } else {
       const char* from = static_cast<const char*>(host.data) + i * host.row_stride * size;
-      std::memcpy(row.data(), from, static_cast<size_t>(row_bytes));
+      std::memcpy(row, from, static_cast<size_t>(row_bytes));
     }
-    context.uploads->CopyIn(static_cast<char*>(matrix->weights_->data()) + i * stride_bytes,
-                            row.data(), stride_bytes);
+    const int64_t first = i / rows_max * rows_max;
+    if (i + 1 < matrix->out_ && i + 1 < first + rows_max) continue;
+    context.work->CopyIn(static_cast<char*>(matrix->weights_->data()) + first * stride_bytes,
+                         rows.data(), std::ssize(rows));
+    rows.clear();
   }
   if (!int8) return matrix;
   const int64_t scale_bytes = matrix->out_ * SizeOf(DType::kF32);
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> buffer = DeviceBuffer::Create(context, scale_bytes);
   if (!buffer.ok()) return buffer.status();
   matrix->scales_ = *std::move(buffer);
-  context.uploads->CopyIn(matrix->scales_->data(), scales.data(), scale_bytes);
+  context.work->CopyIn(matrix->scales_->data(), scales.data(), scale_bytes);
   return matrix;
 }
 
@@ -134,17 +147,22 @@ void Multiply(DeviceContext& context, const TensorView& out, const TensorView& x
               const DeviceMatrix& w, bool add) {
   // Nobody's library multiplies whole numbers by floats: I8 is read again for every eight rows.
   if (x.rows() <= kMatVecRowsMax || w.dtype() == DType::kI8) {
-    return MultiplyFewRows(context, out, x, w, add);
+    context.work->Do([args = ArgsOf(out, x, w, add), type = w.dtype()](Stream stream) {
+      LaunchFewRows(args, type, stream);
+    });
+    return;
   }
   const int64_t rows_max = context.scratch->Fits(w.stride() * SizeOf(w.dtype()), 1);
   for (int64_t first = 0; first < x.rows(); first += rows_max) {
     const int64_t rows = std::min(rows_max, x.rows() - first);
     context.scratch->Begin();
-    Product product = ProductOf(context, out.Rows(first, rows), x.Rows(first, rows), w);
+    const TensorView part = out.Rows(first, rows);
+    Product product = ProductOf(context, part, x.Rows(first, rows), w);
     product.add = add;
-    if (!context.products->Multiply(product)) {
-      MultiplyFewRows(context, out.Rows(first, rows), x.Rows(first, rows), w, add);
-    }
+    context.work->Do([&library = *context.products, product, type = w.dtype(),
+                      args = ArgsOf(part, x.Rows(first, rows), w, add)](Stream stream) {
+      if (!library.Multiply(product)) LaunchFewRows(args, type, stream);
+    });
   }
 }
 

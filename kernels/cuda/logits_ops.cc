@@ -42,11 +42,12 @@ void Score(DeviceContext& context, std::span<TokenDraw> out, const LogitsRows& r
                              .vocab_size = rows.vocab_size,
                              .top_max = top_max,
                              .targets = targets,
-                             .top_n = ListAt<int32_t>(context.uploads->Send(lists), 0),
+                             .top_n = ListAt<int32_t>(context.work->Send(lists), 0),
                              .logprobs = context.scratch->Take<float>(count),
                              .top_ids = context.scratch->Take<int32_t>(count * top_max),
                              .top_logprobs = context.scratch->Take<float>(count * top_max)};
-  LaunchScoreTokens(args, static_cast<int>(count), context.stream());
+  context.work->Do(
+      [args, count](Stream stream) { LaunchScoreTokens(args, static_cast<int>(count), stream); });
   context.downloads->MakeRoom(count * ScoreBytes(top_max), 3);
   const float* logprobs = context.downloads->Fetch(args.logprobs, count);
   const int32_t* ids = context.downloads->Fetch(args.top_ids, count * top_max);
@@ -77,9 +78,8 @@ const SampleRow* SendRows(DeviceContext& context, std::span<const SampleSpec> sp
     biases_at.push_back(lists.Add(biases));
     forbidden_at.push_back(lists.Add(spec.forbidden));
   }
-  context.uploads->MakeRoom(lists.size() + static_cast<int64_t>(specs.size() * sizeof(SampleRow)),
-                            2);
-  const std::byte* base = context.uploads->Send(lists);
+  context.work->MakeRoom(lists.size() + static_cast<int64_t>(specs.size() * sizeof(SampleRow)), 2);
+  const std::byte* base = context.work->Send(lists);
   std::vector<SampleRow> rows;
   for (size_t i = 0; i < specs.size(); ++i) {
     SampleRow& row = rows.emplace_back(RowOf(specs[i]));
@@ -89,7 +89,7 @@ const SampleRow* SendRows(DeviceContext& context, std::span<const SampleSpec> sp
   }
   Packet packed;
   packed.Add(rows);
-  return ListAt<SampleRow>(context.uploads->Send(packed), 0);
+  return ListAt<SampleRow>(context.work->Send(packed), 0);
 }
 
 void SampleBlock(DeviceContext& context, std::span<TokenDraw> out, const LogitsRows& rows,
@@ -103,7 +103,8 @@ void SampleBlock(DeviceContext& context, std::span<TokenDraw> out, const LogitsR
                         .z = context.scratch->Take<float>(count * rows.vocab_size),
                         .counts = context.scratch->Take<uint32_t>(count * rows.vocab_size),
                         .ids = context.scratch->Take<int32_t>(count)};
-  LaunchSample(args, static_cast<int>(count), context.stream());
+  context.work->Do(
+      [args, count](Stream stream) { LaunchSample(args, static_cast<int>(count), stream); });
   context.downloads->MakeRoom(count * SizeOf(DType::kI32), 1);
   const int32_t* ids = context.downloads->Fetch(static_cast<const int32_t*>(args.ids), count);
   context.downloads->Then([out, ids] {
@@ -182,8 +183,8 @@ void ScoreRows(DeviceContext& context, std::span<TokenDraw> out, const TensorVie
     context.scratch->Begin();
     Packet lists;
     lists.Add(targets.subspan(first, rows));
-    context.uploads->MakeRoom(2 * lists.size(), 2);
-    const int32_t* sent = ListAt<int32_t>(context.uploads->Send(lists), 0);
+    context.work->MakeRoom(2 * lists.size(), 2);
+    const int32_t* sent = ListAt<int32_t>(context.work->Send(lists), 0);
     Score(context, out.subspan(first, rows), {logits.Rows(first, rows), vocab_size}, sent,
           top_n.subspan(first, rows), std::vector<bool>(rows, true));
   }

@@ -13,6 +13,11 @@ constexpr int64_t kPartAlignment = 256;  // of scratch memory: what cudaMalloc a
 
 int64_t Aligned(int64_t bytes, int64_t alignment) { return DivideUp(bytes, alignment) * alignment; }
 
+// What is copied in and no larger travels with the lists, and from there within the device.
+constexpr int64_t kWithListsMax = 16 << 10;
+
+constexpr size_t kWaitingMax = 1 << 16;
+
 // Units that fit into `bytes` in so many parts.
 int64_t UnitsIn(int64_t bytes, int64_t unit_bytes, int64_t alignment_bytes) {
   const int64_t units = (bytes - alignment_bytes) / std::max<int64_t>(1, unit_bytes);
@@ -23,64 +28,91 @@ int64_t UnitsIn(int64_t bytes, int64_t unit_bytes, int64_t alignment_bytes) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<UploadArena>> UploadArena::Create(Runtime& runtime, int64_t bytes) {
-  std::unique_ptr<UploadArena> arena(new UploadArena(runtime, bytes));
+absl::StatusOr<std::unique_ptr<WorkQueue>> WorkQueue::Create(Runtime& runtime, int64_t bytes) {
+  std::unique_ptr<WorkQueue> queue(new WorkQueue(runtime, bytes));
   absl::StatusOr<void*> pinned = runtime.AllocatePinned(bytes);
   if (!pinned.ok()) return pinned.status();
-  arena->pinned_ = static_cast<std::byte*>(*pinned);
+  queue->pinned_ = static_cast<std::byte*>(*pinned);
   absl::StatusOr<void*> device = runtime.Allocate(bytes);
   if (!device.ok()) return device.status();
-  arena->device_ = static_cast<std::byte*>(*device);
-  return arena;
+  queue->device_ = static_cast<std::byte*>(*device);
+  return queue;
 }
 
-UploadArena::~UploadArena() {
+WorkQueue::~WorkQueue() {
   if (device_ != nullptr) runtime_.Free(device_);
   if (pinned_ != nullptr) runtime_.FreePinned(pinned_);
 }
 
-void UploadArena::MakeRoom(int64_t bytes, int packets) {
+void WorkQueue::Do(std::function<void(Stream)> work) {
+  if (waiting_.size() >= kWaitingMax) Submit();
+  waiting_.push_back(std::move(work));
+}
+
+void WorkQueue::MakeRoom(int64_t bytes, int packets) {
   const int64_t needed = bytes + packets * Packet::kAlignment;
   CATSERVE_CHECK(needed <= bytes_)
       << "the lists of one operation take " << needed << " bytes of an upload arena of " << bytes_
       << ": give the backend a larger one";
   if (needed <= bytes_ - used_) return;
-  runtime_.Synchronize();
+  Synchronize();
   Reset();
 }
 
-const std::byte* UploadArena::Send(const Packet& packet) {
-  MakeRoom(packet.size(), 1);
+int64_t WorkQueue::Stage(const void* from, int64_t bytes) {
+  MakeRoom(bytes, 1);
   const int64_t at = used_;
-  if (packet.size() == 0) return device_ + at;
-  std::memcpy(pinned_ + at, packet.data(), static_cast<size_t>(packet.size()));
-  runtime_.Copy(device_ + at, pinned_ + at, packet.size());
-  used_ = Aligned(at + packet.size(), Packet::kAlignment);
-  return device_ + at;
+  if (bytes > 0) std::memcpy(pinned_ + at, from, static_cast<size_t>(bytes));
+  used_ = Aligned(at + bytes, Packet::kAlignment);
+  return at;
 }
 
-void UploadArena::CopyIn(void* to, const void* from, int64_t bytes) {
+const std::byte* WorkQueue::Send(const Packet& packet) {
+  return device_ + Stage(packet.data(), packet.size());
+}
+
+void WorkQueue::Copy(void* to, const void* from, int64_t bytes) {
+  Do([this, to, from, bytes](Stream) { runtime_.Copy(to, from, bytes); });
+}
+
+void WorkQueue::CopyIn(void* to, const void* from, int64_t bytes) {
+  if (bytes <= kWithListsMax) return Copy(to, device_ + Stage(from, bytes), bytes);
   auto* device = static_cast<std::byte*>(to);
   const auto* host = static_cast<const std::byte*>(from);
   const int64_t piece_max = bytes_ / 2;
   for (int64_t done = 0; done < bytes;) {
     const int64_t piece = std::min(piece_max, bytes - done);
-    MakeRoom(piece, 1);
-    std::memcpy(pinned_ + used_, host + done, static_cast<size_t>(piece));
-    runtime_.Copy(device + done, pinned_ + used_, piece);
-    used_ = Aligned(used_ + piece, Packet::kAlignment);
+    Submit();  // what came before, and its lists
+    const int64_t at = Stage(host + done, piece);
+    runtime_.Copy(device + done, pinned_ + at, piece);
+    sent_ = used_;
     done += piece;
   }
 }
 
-void UploadArena::Reset() {
-  used_ = 0;
+void WorkQueue::Submit() {
+  if (used_ > sent_) runtime_.Copy(device_ + sent_, pinned_ + sent_, used_ - sent_);
+  sent_ = used_;
+  for (const std::function<void(Stream)>& work : std::exchange(waiting_, {})) {
+    work(runtime_.stream());
+  }
+}
+
+void WorkQueue::Synchronize() {
+  Submit();
+  runtime_.Synchronize();
+}
+
+void WorkQueue::Reset() {
+  CATSERVE_CHECK(waiting_.empty()) << "lists are given up while work waits for them";
+  used_ = sent_ = 0;
   ++generation_;
 }
 
 absl::StatusOr<std::unique_ptr<DownloadArena>> DownloadArena::Create(Runtime& runtime,
+                                                                     WorkQueue& work,
                                                                      int64_t bytes) {
-  std::unique_ptr<DownloadArena> arena(new DownloadArena(runtime, bytes));
+  std::unique_ptr<DownloadArena> arena(new DownloadArena(runtime, work, bytes));
   absl::StatusOr<void*> pinned = runtime.AllocatePinned(bytes);
   if (!pinned.ok()) return pinned.status();
   arena->pinned_ = static_cast<std::byte*>(*pinned);
@@ -106,13 +138,13 @@ int64_t DownloadArena::Fits(int64_t unit_bytes, int fetches) const {
 const std::byte* DownloadArena::Fetch(const void* device, int64_t bytes) {
   CATSERVE_CHECK(bytes <= bytes_ - used_) << "call MakeRoom before the fetches of an operation";
   std::byte* const to = pinned_ + used_;
-  runtime_.Copy(to, device, bytes);
+  work_.Copy(to, device, bytes);
   used_ = Aligned(used_ + bytes, Packet::kAlignment);
   return to;
 }
 
 void DownloadArena::Finish() {
-  runtime_.Synchronize();
+  work_.Synchronize();
   for (const std::function<void()>& take : std::exchange(takers_, {})) take();
   used_ = 0;
 }

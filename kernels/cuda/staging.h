@@ -1,6 +1,6 @@
-// How small things cross the bus. Lists that operations are given go up through one pinned arena,
-// results come down through another; both are taken at start, and used from front to back until the
-// device has been waited for.
+// How work reaches the device and small things cross the bus. Lists that operations are given go up
+// through one pinned arena, results come down through another; both are taken at start, and used
+// from front to back until the device has been waited for.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,7 @@ namespace catserve::cuda {
 // Lists that go up in one copy, each aligned for any load of a kernel.
 class Packet {
  public:
-  // Returns where the list will lie, in bytes from what UploadArena::Send returns.
+  // Returns where the list will lie, in bytes from what WorkQueue::Send returns.
   template <typename T>
   int64_t Add(std::span<const T> list) {
     const int64_t at = (size() + kAlignment - 1) / kAlignment * kAlignment;
@@ -48,47 +48,64 @@ const T* ListAt(const std::byte* base, int64_t at) {
   return reinterpret_cast<const T*>(base + at);
 }
 
-// Not thread-safe.
-class UploadArena {
+// What the device is given: work, and lists for it. Both wait until Submit, so that the lists of a
+// whole step go up in one copy before its work starts, in the order in which it came. Not
+// thread-safe.
+class WorkQueue {
  public:
   // REQUIRES: runtime outlives it. Errors: RESOURCE_EXHAUSTED.
-  static absl::StatusOr<std::unique_ptr<UploadArena>> Create(Runtime& runtime, int64_t bytes);
-  ~UploadArena();
-  UploadArena(const UploadArena&) = delete;
-  UploadArena& operator=(const UploadArena&) = delete;
+  static absl::StatusOr<std::unique_ptr<WorkQueue>> Create(Runtime& runtime, int64_t bytes);
+  ~WorkQueue();
+  WorkQueue(const WorkQueue&) = delete;
+  WorkQueue& operator=(const WorkQueue&) = delete;
 
-  // Where the packet lies on the device for whatever the stream does next, until the arena wraps.
-  // REQUIRES: packets in use together were announced by MakeRoom.
+  // `work` gives the stream something to do, and gives the queue nothing. Submits what is more than
+  // any step has.
+  void Do(std::function<void(Stream)> work);
+
+  // Where the packet will lie on the device for whatever the queue is given next, until the arena
+  // wraps. REQUIRES: packets in use together were announced by MakeRoom.
   const std::byte* Send(const Packet& packet);
 
   // After it packets of so many bytes together, `packets` of them, are sent without a wrap. A wrap
-  // waits for the device. Aborts if they are more than the arena.
+  // submits and waits for the device. Aborts if they are more than the arena.
   void MakeRoom(int64_t bytes, int packets);
 
-  // Copies host memory, however large, to the device; it may change after the call.
+  // Copies between host and device memory or within it, in order with the work. CopyIn: host
+  // memory, however large, that may change after the call.
+  void Copy(void* to, const void* from, int64_t bytes);
   void CopyIn(void* to, const void* from, int64_t bytes);
 
-  // Everything sent so far has been used.
+  void Submit();
+  // Submits, and waits until all of it is done.
+  void Synchronize();
+
+  // Everything sent so far has been used. REQUIRES: nothing waits.
   void Reset();
   // Grows when packets sent before are gone.
   int64_t generation() const { return generation_; }
 
  private:
-  UploadArena(Runtime& runtime, int64_t bytes) : runtime_(runtime), bytes_(bytes) {}
+  WorkQueue(Runtime& runtime, int64_t bytes) : runtime_(runtime), bytes_(bytes) {}
+  // Takes the bytes into the arena; returns where.
+  int64_t Stage(const void* from, int64_t bytes);
 
   Runtime& runtime_;
   const int64_t bytes_;
   std::byte* pinned_ = nullptr;
   std::byte* device_ = nullptr;
   int64_t used_ = 0;
+  int64_t sent_ = 0;  // of them, to the device
   int64_t generation_ = 0;
+  std::vector<std::function<void(Stream)>> waiting_;
 };
 
 // Results that the host takes over when the device has been waited for. Not thread-safe.
 class DownloadArena {
  public:
-  // REQUIRES: runtime outlives it. Errors: RESOURCE_EXHAUSTED.
-  static absl::StatusOr<std::unique_ptr<DownloadArena>> Create(Runtime& runtime, int64_t bytes);
+  // REQUIRES: both outlive it. Errors: RESOURCE_EXHAUSTED.
+  static absl::StatusOr<std::unique_ptr<DownloadArena>> Create(Runtime& runtime, WorkQueue& work,
+                                                               int64_t bytes);
   ~DownloadArena();
   DownloadArena(const DownloadArena&) = delete;
   DownloadArena& operator=(const DownloadArena&) = delete;
@@ -110,10 +127,12 @@ class DownloadArena {
   void Finish();
 
  private:
-  DownloadArena(Runtime& runtime, int64_t bytes) : runtime_(runtime), bytes_(bytes) {}
+  DownloadArena(Runtime& runtime, WorkQueue& work, int64_t bytes)
+      : runtime_(runtime), work_(work), bytes_(bytes) {}
   const std::byte* Fetch(const void* device, int64_t bytes);
 
   Runtime& runtime_;
+  WorkQueue& work_;
   const int64_t bytes_;
   std::byte* pinned_ = nullptr;
   int64_t used_ = 0;

@@ -2,8 +2,10 @@
 // with little to do, and little memory.
 #include "kernels/cuda/runtime.h"
 
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <utility>
 
@@ -12,6 +14,7 @@
 #include "kernels/check.h"
 #include "kernels/cuda/emulator/memory.h"
 #include "kernels/cuda/emulator/queue.h"
+#include "kernels/cuda/emulator/work.h"
 
 namespace catserve::cuda {
 namespace {
@@ -47,7 +50,14 @@ class Runtime::Impl {
   DeviceFacts facts{.name = "emulated", .compute_capability = 90, .multiprocessors = 2};
   emulator::Queue queue;
   DeviceMemory memory{.free = NextDeviceBytes(), .total = NextDeviceBytes()};
-  std::map<void*, int64_t> taken;  // bytes of the device's memory, rounded
+  std::map<const void*, int64_t> taken;  // bytes of the device's memory, rounded
+
+  bool Has(const void* address) const {
+    const auto after = taken.upper_bound(address);
+    if (after == taken.begin()) return false;
+    const auto& [first, bytes] = *std::prev(after);
+    return static_cast<const std::byte*>(address) < static_cast<const std::byte*>(first) + bytes;
+  }
 };
 
 absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create() {
@@ -96,6 +106,7 @@ void Runtime::FreePinned(void* data) {
 }
 
 void Runtime::Copy(void* to, const void* from, int64_t bytes) {
+  if (impl_->Has(to) && !impl_->Has(from)) emulator::Work::Given().CountUpload();
   impl_->queue.Add([=] { std::memmove(to, from, static_cast<size_t>(bytes)); });
 }
 

@@ -18,10 +18,14 @@ class Work {
     return found == launches_.end() ? 0 : found->second;
   }
 
+  // Copies from the host's memory to a device's.
+  int64_t uploads() const { return uploads_; }
+
   template <typename Args>
   void CountLaunch(void (*kernel)(Args)) {
     ++launches_[Key(kernel)];
   }
+  void CountUpload() { ++uploads_; }
 
  private:
   template <typename Args>
@@ -30,6 +34,7 @@ class Work {
   }
 
   std::map<uintptr_t, int64_t> launches_;
+  int64_t uploads_ = 0;
 };
 
 }  // namespace catserve::cuda::emulator

@@ -38,9 +38,36 @@ struct Answer {
   }
 };
 
+// Notes how many copies to the device each step took.
+class UploadsOfSteps final : public StepExecutor {
+ public:
+  explicit UploadsOfSteps(StepExecutor& executor) : executor_(executor) {}
+
+  void Launch(const StepPlan& plan) override {
+    before_ = cuda::emulator::Work::Given().uploads();
+    executor_.Launch(plan);
+  }
+  StepResult Collect() override {
+    StepResult result = executor_.Collect();
+    uploads.push_back(cuda::emulator::Work::Given().uploads() - before_);
+    return result;
+  }
+  int PipelineDepth() const override { return executor_.PipelineDepth(); }
+
+  std::vector<int64_t> uploads;
+
+ private:
+  StepExecutor& executor_;
+  int64_t before_ = 0;
+};
+
+struct Answers {
+  std::vector<Answer> answers;
+  std::vector<int64_t> uploads;  // of each step
+};
+
 // Answers to the requests, which run in one batch.
-std::vector<Answer> Ask(const std::string& directory, DType kv_dtype,
-                        std::vector<Request> requests) {
+Answers Ask(const std::string& directory, DType kv_dtype, std::vector<Request> requests) {
   const EngineOptions options{.slots = 4, .kv_pages = 40, .step_rows_max = 48};
   const auto backend = cuda::MakeCudaBackend(kMemory).value();
   const auto model = Model::Load(directory, *backend).value();
@@ -50,7 +77,8 @@ std::vector<Answer> Ask(const std::string& directory, DType kv_dtype,
                                                .kv_dtype = kv_dtype,
                                                .step_rows_max = options.step_rows_max})
                             .value();
-  Engine engine(Geometry(model->config(), kv_dtype), *executor, options);
+  UploadsOfSteps steps(*executor);
+  Engine engine(Geometry(model->config(), kv_dtype), steps, options);
   std::vector<Answer> answers(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {
     const auto key = engine.Submit(std::move(requests[i]), [&answer = answers[i]](Event event) {
@@ -60,7 +88,7 @@ std::vector<Answer> Ask(const std::string& directory, DType kv_dtype,
     EXPECT_TRUE(key.ok()) << key.status();
   }
   engine.Drain(absl::Minutes(4));
-  return answers;
+  return {std::move(answers), std::move(steps.uploads)};
 }
 
 constexpr int32_t kTokens = 6;  // of each continuation: a chunk of every size closes in it
@@ -78,7 +106,9 @@ void ExpectGolden(const std::string& model_name, DType kv_dtype,
     request.stop.max_tokens = kTokens;
     requests.push_back(std::move(request));
   }
-  const auto answers = Ask(GoldenDirectory(model_name), kv_dtype, std::move(requests));
+  const auto [answers, uploads] = Ask(GoldenDirectory(model_name), kv_dtype, std::move(requests));
+  EXPECT_GE(uploads.size(), kTokens);
+  EXPECT_THAT(uploads, ::testing::Each(1)) << "a step's lists go up together";
   for (size_t i = 0; i < names.size(); ++i) {
     const std::vector<TokenId>& greedy = golden.Case(names[i]).greedy;
     EXPECT_THAT(answers[i].ids,
@@ -111,7 +141,7 @@ double WorstScore(ModelKind kind, int32_t chunk_size, DType kv_dtype) {
   request.budget.chunk_size = chunk_size;
   for (int i = 0; i < 30; ++i) request.prompt.push_back((i * i + 3) % model.vocab);
   const std::vector<TokenId> text = request.prompt;
-  const Answer answer = Ask(directory.path(), kv_dtype, {request})[0];
+  const Answer answer = Ask(directory.path(), kv_dtype, {request}).answers[0];
   EXPECT_EQ(answer.ids, std::vector<TokenId>(text.begin() + 1, text.end()));
   const Rows logits = OracleLogits(model, chunk_size, text);
   double worst = 0;

@@ -1,9 +1,12 @@
 // Emulated: which way the backend sends its work. Nothing here has run on a GPU.
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "kernels/cuda/emulator/memory.h"
 #include "kernels/cuda/emulator/work.h"
+#include "kernels/cuda/gather.cuh"
 #include "kernels/cuda/paged_attention_decode.cuh"
 #include "kernels/cuda/paged_attention_piece.cuh"
 #include "tests/kernels/attention_scene.h"
@@ -51,6 +54,44 @@ TEST(EmulatedBackend, PromptsOverF32MemoryAndOtherHeadSizesGoRowByRow) {
   AttendToPromptAndRow({.heads = 1, .kv_heads = 1, .head_dim = 64, .dtype = DType::kF32});
   AttendToPromptAndRow({.heads = 1, .kv_heads = 1, .head_dim = 32, .dtype = DType::kBF16});
   EXPECT_EQ(given.Launches(any_size) + given.Launches(narrow), before + 2);
+}
+
+// Small copies wait with the work, large ones do not: all of them keep their order.
+TEST(EmulatedBackend, CopiesKeepTheirOrderHoweverLargeTheyAre) {
+  const auto backend = Make("cuda-emulated");
+  const Tensor from(*backend, {1, 100'000}), small(*backend, {1, 8}), large(*backend, {1, 8});
+  std::vector<float> values(100'000, 1.0f);
+  const auto copy = [&](const Tensor& to, int64_t floats) {
+    backend->Copy(from.view().data, values.data(), floats * 4);
+    std::fill(values.begin(), values.end(), values[0] + 1);  // a source may change after the call
+    backend->Copy(to.view().data, from.view().data, 8 * 4);
+  };
+  copy(small, 8);
+  copy(large, 100'000);
+  copy(large, 4);
+  EXPECT_EQ(small.Read(), std::vector<float>(8, 1.0f));
+  EXPECT_EQ(large.Read(), (std::vector<float>{3, 3, 3, 3, 2, 2, 2, 2}));
+}
+
+// Operations wait for each other until Submit; their lists, and small copies, go up together.
+TEST(EmulatedBackend, ListsOfManyOperationsGoUpInOneCopy) {
+  const auto backend = Make("cuda-emulated");
+  const Tensor table(*backend, {4, 8}, Random(43).Normal(32)), out(*backend, {2, 8});
+  const auto& given = emulator::Work::Given();
+  const int64_t uploads = given.uploads(), launches = given.Launches(Gather);
+  const TensorView tables[] = {table};
+  for (int32_t row = 0; row < 3; ++row) {
+    backend->Copy(table.view().row<float>(row), std::vector<float>(8, 0.5f).data(), 8 * 4);
+    backend->Gather(out, tables, {}, std::vector<GatherRow>{{0, row}, {0, row + 1}});
+  }
+  EXPECT_EQ(given.Launches(Gather), launches) << "they wait";
+  backend->Submit();
+  EXPECT_EQ(given.Launches(Gather), launches + 3);
+  EXPECT_EQ(given.uploads(), uploads + 1);
+  const std::vector<float> got = out.Read();
+  EXPECT_EQ(std::vector<float>(got.begin(), got.begin() + 8), std::vector<float>(8, 0.5f));
+  const std::vector<float> rows = table.Read();
+  EXPECT_TRUE(std::equal(got.begin() + 8, got.end(), rows.begin() + 24));
 }
 
 TEST(EmulatedBackend, SaysWhatItsMemoryHoldsAndRefusesMore) {
