@@ -146,7 +146,8 @@ absl::Status DeviceKernels::RunDecode(const Decode& decode) {
 }
 
 absl::Status DeviceKernels::DecodeAttention() {
-  for (const DType kv : {DType::kBF16, DType::kI8}) {
+  for (const DType kv : {DType::kBF16, DType::kI8, DType::kE4M3}) {
+    if (!backend_.HoldsKv(kv)) continue;
     for (const int32_t chunk_size : sizes_.chunk_sizes) {
       const Decode decode{absl::StrCat("attention.batch", sizes_.batch, ".c", chunk_size),
                           sizes_.decoder, sizes_.batch, sizes_.tokens / chunk_size + 2, kv};

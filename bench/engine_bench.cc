@@ -26,7 +26,7 @@ ABSL_FLAG(std::string, name, "", "Of the figures; empty: the shape's, or the dir
 ABSL_FLAG(std::string, scratch, "build/bench_models", "Where random checkpoints are kept");
 ABSL_FLAG(std::string, backend, "cpu", "cpu, cpu-reference or cuda");
 ABSL_FLAG(std::string, weight_dtype, "stored", "stored, BF16, I8 or I4");
-ABSL_FLAG(std::string, kv_dtype, "BF16", "F32, BF16 or I8");
+ABSL_FLAG(std::string, kv_dtype, "BF16", "F32, BF16, I8 or, on a GPU, F8_E4M3");
 ABSL_FLAG(std::vector<std::string>, batches, std::vector<std::string>({"1", "8", "32"}),
           "Sequences decoded together; empty: prefill alone");
 ABSL_FLAG(std::vector<std::string>, chunk_sizes, {}, "Of those offered, these; empty: all");
@@ -78,7 +78,10 @@ absl::Status ReadFlags(EngineRuns& runs) {
                                            {"I4", WeightType::kI4}});
   if (!weights.ok()) return weights.status();
   const auto kv = Choose<DType>("kv_dtype", absl::GetFlag(FLAGS_kv_dtype),
-                                {{"F32", DType::kF32}, {"BF16", DType::kBF16}, {"I8", DType::kI8}});
+                                {{"F32", DType::kF32},
+                                 {"BF16", DType::kBF16},
+                                 {"I8", DType::kI8},
+                                 {"F8_E4M3", DType::kE4M3}});
   if (!kv.ok()) return kv.status();
   const auto lengths = Choose<Lengths>("lengths", absl::GetFlag(FLAGS_lengths),
                                        {{"staggered", Lengths::kStaggered},

@@ -87,7 +87,7 @@ Answers Ask(const std::string& directory, DType kv_dtype, std::vector<Request> r
     });
     EXPECT_TRUE(key.ok()) << key.status();
   }
-  engine.Drain(absl::Minutes(4));
+  engine.Drain(absl::InfiniteDuration());  // the test's own limit counts
   return {std::move(answers), std::move(steps.uploads)};
 }
 
