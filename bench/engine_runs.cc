@@ -284,6 +284,10 @@ absl::StatusOr<std::string> RunChunkSize(const Setup& setup, int32_t chunk_size)
 }  // namespace
 
 absl::Status RunEngines(Backend& backend, const Ceilings& ceilings, const EngineRuns& runs) {
+  if (!backend.HoldsKv(runs.kv_dtype)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(backend.Description(), " holds no KV memory of ", Name(runs.kv_dtype)));
+  }
   auto model = Model::Load(runs.directory, backend, {.weight_type = runs.weight_type});
   if (!model.ok()) return model.status();
   const ModelDescription description = (*model)->Describe(runs.kv_dtype);

@@ -33,8 +33,8 @@ struct EngineRuns {
   int32_t step_tokens = 0;  // work of a step (EngineOptions::step_tokens_max); 0: the engine's own
 };
 
-// Prints a table row for each run as it ends, then name=value lines. Errors: as Model::Load and
-// Engine::Submit.
+// Prints a table row for each run as it ends, then name=value lines. Errors: INVALID_ARGUMENT for a
+// type of KV memory that the backend does not hold; as Model::Load and Engine::Submit.
 absl::Status RunEngines(Backend& backend, const Ceilings& ceilings, const EngineRuns& runs);
 
 }  // namespace catserve

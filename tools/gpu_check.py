@@ -282,7 +282,9 @@ def all_stages(gpu, scratch):
         Stage("prefill", [*engine, published, *prompts], 40),
         Stage("prefill-twin", [*engine, twin, *prompts], 20),
         Stage("engine", [*engine, published, batches, *spread], 100),
-        Stage("engine-twin", [*engine, twin, batches, *spread], 40)]
+        Stage("engine-twin", [*engine, twin, batches, *spread], 40),
+        Stage("engine-f8", [*engine, published, *largest, *spread, "--kv_dtype=F8_E4M3",
+                            "--name=f8-kv"], 30)]
     # Small shapes; cuBLAS' own kernels are not ours to check.
     for tool in ("memcheck", "racecheck", "synccheck", "initcheck"):
         checked = ["bin/cuda_test", f"--gtest_filter={':'.join(FEW)}"]

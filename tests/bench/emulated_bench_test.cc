@@ -64,9 +64,9 @@ TEST(EmulatedBench, EveryKernelIsTimedBesideTheCeilings) {
   ::testing::internal::CaptureStdout();
   EXPECT_TRUE(RunDeviceKernels(*backend, TinySizes(), "").ok());
   const auto figures = Figures(::testing::internal::GetCapturedStdout());
-  // 10 of paged attention, 2 of the compressor's, 5 x 2 + 2 products, 4 draws, 4 x 2 of rows: time
+  // 3 x 3 of paged attention, 2 of the compressor's, 6 x 2 products, 4 draws, 4 x 2 of rows: time
   // and fraction of the floor each.
-  EXPECT_EQ(figures.size(), 2 + 2 * (6 + 2 + 12 + 4 + 8));
+  EXPECT_EQ(figures.size(), 2 + 2 * (9 + 2 + 12 + 4 + 8));
   EXPECT_THAT(figures, Each(Pair(::testing::_, AllOf(Gt(0.0), Lt(1e15)))));
   for (const char* name :
        {"copy_bandwidth", "matrix_rate", "attention.batch2.c8.BF16.time", "sample.plain.rows9.time",
@@ -111,6 +111,13 @@ TEST(EmulatedBench, EnginesAreTimedWithEqualAndWithSpreadLengths) {
       EXPECT_EQ(figures.count(name), 1) << name;
     }
   }
+}
+
+TEST(EmulatedBench, KvMemoryThatABackendDoesNotHoldIsRefused) {
+  const auto backend = Make("cpu");
+  const absl::Status refused = RunEngines(*backend, {1e9, 1e9}, {.kv_dtype = DType::kE4M3});
+  EXPECT_TRUE(absl::IsInvalidArgument(refused));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("F8_E4M3"));
 }
 
 TEST(EmulatedBench, PromptsAloneOfADenseModel) {

@@ -168,7 +168,7 @@ class Whole(unittest.TestCase):
         self.assertEqual(results["gpu"]["name"], "NVIDIA Card 1")
         self.assertEqual(results["revision"], "abc123")
         states = {s["name"]: s["status"] for s in results["stages"]}
-        self.assertEqual(len(states), 15)
+        self.assertEqual(len(states), 16)
         self.assertTrue(all(state == "passed" for name, state in states.items()
                             if not name.endswith("check")), states)
 
@@ -222,7 +222,7 @@ class Commands(unittest.TestCase):
             self.skipTest("they would run on the GPU of this machine")
         stages = gpu_check.all_stages(Gpu("card", 139 * GIB, "13"), "scratch")
         commands = [s.command for s in stages if "bench" in s.command[0]]
-        self.assertEqual(len(commands), 8)
+        self.assertEqual(len(commands), 9)
         for command in commands:
             program = pathlib.Path(build, "bench", pathlib.Path(command[0]).name)
             done = subprocess.run([program, *command[1:]], text=True, check=False,

@@ -3,7 +3,11 @@
 namespace catserve::testing {
 
 TestedBackends Tested() {
-  return {.fast = "cpu", .slow = {"cpu-reference"}, .same_bits = true, .four_bits = true};
+  return {.fast = "cpu",
+          .slow = {"cpu-reference"},
+          .same_bits = true,
+          .four_bits = true,
+          .e4m3 = false};
 }
 
 }  // namespace catserve::testing
