@@ -59,14 +59,70 @@ __attribute__((target("avx512f"))) float MultiplyAdds512(int64_t rounds) {
   return _mm512_cvtss_f32(acc[0]);
 }
 
-// The widest that the machine has, as the engine takes it.
+// Of whole numbers: eight bits by eight, widened to 16.
+__attribute__((target("avx2"))) float Int8MultiplyAdds(int64_t rounds) {
+  __m256i acc[kChains];
+  for (int j = 0; j < kChains; ++j) acc[j] = _mm256_set1_epi16(static_cast<int16_t>(j));
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+    for (int j = 0; j < kChains; ++j) {
+      acc[j] = _mm256_add_epi32(acc[j], _mm256_madd_epi16(acc[j], _mm256_set1_epi16(3)));
+    }
+  }
+  for (int j = 1; j < kChains; ++j) acc[0] = _mm256_add_epi32(acc[0], acc[j]);
+  return static_cast<float>(_mm256_extract_epi32(acc[0], 0));
+}
+
+// Four bits by eight.
+__attribute__((target("avx2"))) float Int4MultiplyAdds(int64_t rounds) {
+  __m256i acc[kChains];
+  for (int j = 0; j < kChains; ++j) acc[j] = _mm256_set1_epi16(static_cast<int16_t>(j));
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+    for (int j = 0; j < kChains; ++j) {
+      acc[j] = _mm256_add_epi16(acc[j], _mm256_maddubs_epi16(acc[j], _mm256_set1_epi8(3)));
+    }
+  }
+  for (int j = 1; j < kChains; ++j) acc[0] = _mm256_add_epi16(acc[0], acc[j]);
+  return static_cast<float>(_mm256_extract_epi32(acc[0], 0));
+}
+
+// Either, in 512 bits with VNNI.
+__attribute__((target("avx512f,avx512vnni"))) float MultiplyAddsVnni(int64_t rounds) {
+  __m512i acc[kChains];
+  for (int j = 0; j < kChains; ++j) acc[j] = _mm512_set1_epi32(j);
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+    for (int j = 0; j < kChains; ++j) {
+      acc[j] = _mm512_dpbusd_epi32(acc[j], acc[j], _mm512_set1_epi8(3));
+    }
+  }
+  for (int j = 1; j < kChains; ++j) acc[0] = _mm512_add_epi32(acc[0], acc[j]);
+  return static_cast<float>(_mm512_cvtsi512_si32(acc[0]));
+}
+
+// The widest that the machine has, as the engine takes them.
 struct MultiplyAdds {
   float (*run)(int64_t rounds);
-  double flops_per_round;
+  double ops_per_round;
+
+  double OpsPerSecond(int threads) const {
+    constexpr int64_t kRounds = 8'000'000;
+    const double seconds = Seconds([&](int) { g_keep = run(kRounds); }, threads);
+    return kRounds * ops_per_round * threads / seconds;
+  }
 };
-MultiplyAdds Widest() {
+MultiplyAdds Floats() {
   if (__builtin_cpu_supports("avx512f")) return {MultiplyAdds512, kChains * 16 * 2.0};
   return {MultiplyAdds256, kChains * 8 * 2.0};
+}
+MultiplyAdds Int8() {
+  if (__builtin_cpu_supports("avx512vnni")) return {MultiplyAddsVnni, kChains * 64 * 2.0};
+  return {Int8MultiplyAdds, kChains * 16 * 2.0};
+}
+MultiplyAdds Int4() {
+  if (__builtin_cpu_supports("avx512vnni")) return {MultiplyAddsVnni, kChains * 64 * 2.0};
+  return {Int4MultiplyAdds, kChains * 32 * 2.0};
 }
 
 __attribute__((target("avx2"))) float ReadAll(const float* data, int64_t count) {
@@ -86,23 +142,33 @@ struct alignas(64) CacheLine {
 
 }  // namespace
 
+double Ceilings::OpsPerSecond(WeightFormat weights) const {
+  if (weights == WeightFormat::kAsIs) return flops_per_second;
+  const bool int8 = weights == WeightFormat::kInt8;
+  return std::max(flops_per_second, int8 ? int8_ops_per_second : int4_ops_per_second);
+}
+
+Ceilings Best(const Ceilings& a, const Ceilings& b) {
+  return {.read_bytes_per_second = std::max(a.read_bytes_per_second, b.read_bytes_per_second),
+          .flops_per_second = std::max(a.flops_per_second, b.flops_per_second),
+          .int8_ops_per_second = std::max(a.int8_ops_per_second, b.int8_ops_per_second),
+          .int4_ops_per_second = std::max(a.int4_ops_per_second, b.int4_ops_per_second)};
+}
+
 Ceilings MeasureCeilings(int threads) {
-  constexpr int64_t kRounds = 8'000'000;
   constexpr int64_t kLines = (int64_t{256} << 20) / sizeof(CacheLine);
   constexpr int kTries = 4;
-  const MultiplyAdds multiply_adds = Widest();
   Ceilings best;
   std::vector<CacheLine> memory(kLines, CacheLine{});
   const float* floats = memory.front().lanes;
   const int64_t share = kLines / threads * 16;
   for (int i = 0; i < kTries; ++i) {
-    const double fma = Seconds([&](int) { g_keep = multiply_adds.run(kRounds); }, threads);
     const double read =
         Seconds([&](int t) { g_keep = ReadAll(floats + t * share, share); }, threads);
-    best.flops_per_second =
-        std::max(best.flops_per_second, kRounds * multiply_adds.flops_per_round * threads / fma);
-    best.read_bytes_per_second =
-        std::max(best.read_bytes_per_second, 4.0 * static_cast<double>(share * threads) / read);
+    best = Best(best, {.read_bytes_per_second = 4.0 * static_cast<double>(share * threads) / read,
+                       .flops_per_second = Floats().OpsPerSecond(threads),
+                       .int8_ops_per_second = Int8().OpsPerSecond(threads),
+                       .int4_ops_per_second = Int4().OpsPerSecond(threads)});
   }
   return best;
 }

@@ -2,12 +2,24 @@
 // shared machines change from minute to minute.
 #pragma once
 
+#include "kernels/backend.h"
+
 namespace catserve {
 
 struct Ceilings {
   double read_bytes_per_second = 0;  // all threads reading memory much larger than the caches
   double flops_per_second = 0;       // all threads, fused multiply-adds in registers, F32
+  // All threads, multiplications and additions of whole numbers in registers, 8 bits by 8 and by 4,
+  // with the instructions that the engine takes; 0 where products take floats.
+  double int8_ops_per_second = 0;
+  double int4_ops_per_second = 0;
+
+  // What bounds products with such weights: never less than the rate of floats.
+  double OpsPerSecond(WeightFormat weights) const;
 };
+
+// The better of two measurements, number by number.
+Ceilings Best(const Ceilings& a, const Ceilings& b);
 
 // Takes about a second; the best of a few tries.
 Ceilings MeasureCeilings(int threads);

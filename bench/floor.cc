@@ -12,12 +12,19 @@ double WeightsPerLayer(const StackDescription& s) {
 }
 
 // An operation's floor: what it reads over the bandwidth, or what it computes over the rate.
-double Floor(const Ceilings& m, double bytes, double multiply_adds) {
-  return std::max(bytes / m.read_bytes_per_second, 2 * multiply_adds / m.flops_per_second);
+double Floor(const Ceilings& m, double bytes, double multiply_adds,
+             WeightFormat weights = WeightFormat::kAsIs) {
+  return std::max(bytes / m.read_bytes_per_second, 2 * multiply_adds / m.OpsPerSecond(weights));
 }
 
-double Stack(const Ceilings& m, const StackDescription& s, double weight_bytes, double rows) {
-  return Floor(m, weight_bytes, rows * s.layers * WeightsPerLayer(s));
+WeightFormat Weights(const ModelDescription& d) {
+  if (d.weight_dtype == "I8") return WeightFormat::kInt8;
+  return d.weight_dtype == "I4" ? WeightFormat::kInt4 : WeightFormat::kAsIs;
+}
+
+double Stack(const Ceilings& m, const StackDescription& s, double weight_bytes, double rows,
+             WeightFormat weights) {
+  return Floor(m, weight_bytes, rows * s.layers * WeightsPerLayer(s), weights);
 }
 
 double Attention(const Ceilings& m, const ModelDescription& d, double rows, double entries,
@@ -29,7 +36,7 @@ double Attention(const Ceilings& m, const ModelDescription& d, double rows, doub
 
 double Output(const Ceilings& m, const ModelDescription& d, double rows) {
   return Floor(m, static_cast<double>(d.output_weight_bytes),
-               rows * d.geometry.vocab_size * d.decoder.dim);
+               rows * d.geometry.vocab_size * d.decoder.dim, Weights(d));
 }
 
 // Compressing `chunks` chunks: layers, attention within each, projection. A weight is read at most
@@ -39,10 +46,10 @@ double Compress(const Ceilings& m, const ModelDescription& d, int32_t c, double 
   const double rows = chunks * (c + (d.geometry.kind == ModelKind::kCat ? 2 : 1));
   const double reads = std::min(1.0, chunks);
   const double within = rows * rows / chunks * s.layers * s.heads * s.head_dim * 2.0;
-  return Stack(m, s, reads * static_cast<double>(d.compressor_weight_bytes), rows) +
+  return Stack(m, s, reads * static_cast<double>(d.compressor_weight_bytes), rows, Weights(d)) +
          Floor(m, 0, within) +
          Floor(m, reads * static_cast<double>(d.projection_weight_bytes.at(c)),
-               chunks * c * s.dim * d.decoder.dim);
+               chunks * c * s.dim * d.decoder.dim, Weights(d));
 }
 
 }  // namespace
@@ -53,8 +60,9 @@ double DecodeStepFloor(const ModelDescription& d, const Ceilings& m, int32_t chu
   const double rows = sequences * (1 + extra * SeparatorEntries(d.geometry));
   double entries = tokens;
   if (chunk_size > 0) entries = tokens / chunk_size + 1.5 + (chunk_size - 1) / 2.0;
-  double floor = Stack(m, d.decoder, static_cast<double>(d.decoder_weight_bytes), rows) +
-                 Attention(m, d, rows, entries, sequences * entries) + Output(m, d, sequences);
+  double floor =
+      Stack(m, d.decoder, static_cast<double>(d.decoder_weight_bytes), rows, Weights(d)) +
+      Attention(m, d, rows, entries, sequences * entries) + Output(m, d, sequences);
   if (chunk_size > 0) floor += Compress(m, d, chunk_size, sequences * extra);
   return floor;
 }
@@ -68,7 +76,8 @@ double PrefillFloor(const ModelDescription& d, const Ceilings& m, int32_t chunk_
     rows = chunks + 2 + std::fmod(tokens, chunk_size);
     if (chunks > 0) floor += Compress(m, d, chunk_size, chunks);
   }
-  return floor + Stack(m, d.decoder, static_cast<double>(d.decoder_weight_bytes), rows) +
+  return floor +
+         Stack(m, d.decoder, static_cast<double>(d.decoder_weight_bytes), rows, Weights(d)) +
          Attention(m, d, rows, rows / 2, rows);
 }
 

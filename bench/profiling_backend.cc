@@ -9,7 +9,7 @@ double PartTime::FloorSeconds(const Ceilings& machine) const {
   double floor = 0;
   for (const OperationCost& cost : costs) {
     floor += std::max(cost.bytes / machine.read_bytes_per_second,
-                      2 * cost.multiply_adds / machine.flops_per_second);
+                      2 * cost.multiply_adds / machine.OpsPerSecond(cost.weights));
   }
   return floor;
 }
@@ -31,7 +31,9 @@ absl::StatusOr<std::unique_ptr<Buffer>> ProfilingBackend::Allocate(int64_t bytes
 
 absl::StatusOr<std::unique_ptr<Matrix>> ProfilingBackend::Pack(const TensorView& host,
                                                                WeightFormat format) {
-  return backend_->Pack(host, format);
+  auto matrix = backend_->Pack(host, format);
+  if (matrix.ok()) formats_[matrix->get()] = format;
+  return matrix;
 }
 
 absl::StatusOr<std::unique_ptr<Buffer>> ProfilingBackend::Upload(const TensorView& host) {
@@ -60,7 +62,8 @@ void ProfilingBackend::MatMul(const TensorView& out, const TensorView& x, const 
   const double multiply_adds =
       static_cast<double>(x.rows()) * static_cast<double>(w.in_features() * w.out_features());
   Time(name == names_.end() ? "other products" : name->second,
-       {static_cast<double>(w.bytes()), multiply_adds}, [&] { backend_->MatMul(out, x, w, add); });
+       {static_cast<double>(w.bytes()), multiply_adds, formats_.at(&w)},
+       [&] { backend_->MatMul(out, x, w, add); });
 }
 
 void ProfilingBackend::SiluGate(const TensorView& out, const TensorView& gate_up) {

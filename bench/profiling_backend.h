@@ -21,6 +21,7 @@ namespace catserve {
 struct OperationCost {
   double bytes = 0;
   double multiply_adds = 0;
+  WeightFormat weights = WeightFormat::kAsIs;  // of a product
 };
 
 // Operations of one part so far.
@@ -78,6 +79,7 @@ class ProfilingBackend final : public Backend {
 
   std::unique_ptr<Backend> backend_;
   std::map<const Matrix*, std::string> names_;
+  std::map<const Matrix*, WeightFormat> formats_;
   std::map<std::string, PartTime> parts_;
 };
 

@@ -147,9 +147,7 @@ absl::Status Run() {
   Ceilings ceilings;
   for (int i = 0; i < kRuns; ++i) {
     // Between the runs, so that both meet the same neighbours.
-    const Ceilings now = MeasureCeilings(threads);
-    ceilings = {std::max(ceilings.read_bytes_per_second, now.read_bytes_per_second),
-                std::max(ceilings.flops_per_second, now.flops_per_second)};
+    ceilings = Best(ceilings, MeasureCeilings(threads));
     if (auto status =
             RunOnce(engine, backend, description.geometry.vocab_size, prefills[i], decodes[i]);
         !status.ok()) {

@@ -7,7 +7,8 @@
 namespace catserve::testing {
 namespace {
 
-constexpr Ceilings kMachine{.read_bytes_per_second = 1e9, .flops_per_second = 1e9};
+constexpr Ceilings kMachine{
+    .read_bytes_per_second = 1e9, .flops_per_second = 1e9, .int8_ops_per_second = 4e9};
 
 TEST(ProfilingBackendTest, CountsProductsUnderTheNameOfTheirMatrix) {
   ProfilingBackend backend(MakeBackend("cpu", 1).value());
@@ -33,6 +34,11 @@ TEST(ProfilingBackendTest, CountsProductsUnderTheNameOfTheirMatrix) {
   EXPECT_DOUBLE_EQ(parts["other products"].FloorSeconds(kMachine), 10 * 2 * 16 * 64 / 1e9)
       << "of sums";
   EXPECT_FALSE(parts.contains("decoder")) << "taken before";
+
+  const auto int8 = backend.Pack(host.view(), WeightFormat::kInt8).value();
+  backend.MatMul(Tensor(backend, {10, 16}), rows, *int8, false);
+  EXPECT_DOUBLE_EQ(backend.Take()["other products"].FloorSeconds(kMachine), 10 * 2 * 16 * 64 / 4e9)
+      << "of sums of whole numbers";
 }
 
 TEST(ProfilingBackendTest, ReadsAListOfPagesOnceForAllItsRows) {
