@@ -9,8 +9,8 @@ namespace catserve {
 struct Ceilings {
   double read_bytes_per_second = 0;  // all threads reading memory much larger than the caches
   double flops_per_second = 0;       // all threads, fused multiply-adds in registers, F32
-  // All threads, multiplications and additions of whole numbers in registers, 8 bits by 8 and by 4,
-  // with the instructions that the engine takes; 0 where products take floats.
+  // All threads, multiply-adds of whole numbers in registers, 8 bits by 8 and by 4, with the
+  // multiplications that the engine takes; 0 where products take floats.
   double int8_ops_per_second = 0;
   double int4_ops_per_second = 0;
 
