@@ -30,6 +30,8 @@ SKIPPED = 3  # also the status of the bundle's tests where no GPU answers
 LIMIT_S = 470
 CUBLAS = "libcublasLt.so.13"
 GIB = 1 << 30
+CAPABILITY_MAJOR = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR; the minor is the next
+F8_CAPABILITY = 89  # converts F8_E4M3
 
 # What the authors report for 320 sequences of up to 4,096 tokens on one A100 80GB (arXiv
 # 2511.05313): tokens per second, GB; and floors of a prefill of 4,096 tokens on an H200, computed
@@ -80,6 +82,7 @@ class Gpu:
     name: str
     memory_bytes: int
     driver: str
+    capability: int  # 90: 9.0
 
 
 @dataclasses.dataclass
@@ -107,15 +110,18 @@ def find_gpu(library="libcuda.so.1"):
         raise NoGpu(f"no driver: {library} cannot be loaded") from None
     device, version = ctypes.c_int(), ctypes.c_int()
     name, memory = ctypes.create_string_buffer(128), ctypes.c_size_t()
+    major, minor = ctypes.c_int(), ctypes.c_int()
     for call, arguments in (
             (cuda.cuInit, (0,)), (cuda.cuDriverGetVersion, (ctypes.byref(version),)),
             (cuda.cuDeviceGet, (ctypes.byref(device), 0)),
             (cuda.cuDeviceGetName, (name, len(name), device)),
-            (cuda.cuDeviceTotalMem_v2, (ctypes.byref(memory), device))):
+            (cuda.cuDeviceTotalMem_v2, (ctypes.byref(memory), device)),
+            (cuda.cuDeviceGetAttribute, (ctypes.byref(major), CAPABILITY_MAJOR, device)),
+            (cuda.cuDeviceGetAttribute, (ctypes.byref(minor), CAPABILITY_MAJOR + 1, device))):
         if code := call(*arguments):
             raise NoGpu(f"the driver answers {call.__name__} with error {code}")
     driver = f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
-    return Gpu(name.value.decode(), memory.value, driver)
+    return Gpu(name.value.decode(), memory.value, driver, 10 * major.value + minor.value)
 
 
 def cublas_folder():
@@ -282,9 +288,10 @@ def all_stages(gpu, scratch):
         Stage("prefill", [*engine, published, *prompts], 40),
         Stage("prefill-twin", [*engine, twin, *prompts], 20),
         Stage("engine", [*engine, published, batches, *spread], 100),
-        Stage("engine-twin", [*engine, twin, batches, *spread], 40),
-        Stage("engine-f8", [*engine, published, *largest, *spread, "--kv_dtype=F8_E4M3",
-                            "--name=f8-kv"], 30)]
+        Stage("engine-twin", [*engine, twin, batches, *spread], 40)]
+    if gpu.capability >= F8_CAPABILITY:
+        stages.append(Stage("engine-f8", [*engine, published, *largest, *spread,
+                                          "--kv_dtype=F8_E4M3", "--name=f8-kv"], 30))
     # Small shapes; cuBLAS' own kernels are not ours to check.
     for tool in ("memcheck", "racecheck", "synccheck", "initcheck"):
         checked = ["bin/cuda_test", f"--gtest_filter={':'.join(FEW)}"]

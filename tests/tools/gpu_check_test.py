@@ -150,7 +150,7 @@ class Whole(unittest.TestCase):
         path.chmod(0o755)
 
     def run_main(self, *arguments):
-        gpu = Gpu("NVIDIA Card 1", 16 * GIB, "13")
+        gpu = Gpu("NVIDIA Card 1", 16 * GIB, "13", 90)
         with mock.patch.object(gpu_check, "find_gpu", lambda: gpu), \
              mock.patch.object(gpu_check, "SERVE", "true"), \
              contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -198,12 +198,17 @@ class Commands(unittest.TestCase):
 
     def test_a_smaller_card_gets_smaller_batches(self):
         def batches(gib):
-            stages = gpu_check.all_stages(Gpu("card", gib * GIB, "13"), "scratch")
+            stages = gpu_check.all_stages(Gpu("card", gib * GIB, "13", 90), "scratch")
             engine = next(s for s in stages if s.name == "engine")
             return next(a for a in engine.command if a.startswith("--batches="))
         self.assertEqual(batches(139), "--batches=1,32,128,320")
         self.assertEqual(batches(39), "--batches=1,32,128")
         self.assertEqual(batches(22), "--batches=1,32")
+
+    def test_a_card_that_knows_no_f8_is_not_asked_for_it(self):
+        def stages(capability):
+            return {s.name for s in gpu_check.all_stages(Gpu("card", GIB, "13", capability), "x")}
+        self.assertEqual(stages(90) - stages(80), {"engine-f8"})
 
     def test_the_sanitizer_runs_tests_that_there_are(self):
         sources = (ROOT / "tests" / "kernels").glob("*_contract_test.cc")
@@ -220,7 +225,7 @@ class Commands(unittest.TestCase):
         with contextlib.suppress(gpu_check.NoGpu):
             gpu_check.find_gpu()
             self.skipTest("they would run on the GPU of this machine")
-        stages = gpu_check.all_stages(Gpu("card", 139 * GIB, "13"), "scratch")
+        stages = gpu_check.all_stages(Gpu("card", 139 * GIB, "13", 90), "scratch")
         commands = [s.command for s in stages if "bench" in s.command[0]]
         self.assertEqual(len(commands), 9)
         for command in commands:
@@ -248,7 +253,7 @@ class Commands(unittest.TestCase):
             self.assertNotEqual(done.returncode, 0)
 
     def test_every_tool_of_the_sanitizer_has_its_stage(self):
-        stages = gpu_check.all_stages(Gpu("card", 139 * GIB, "13"), "scratch")
+        stages = gpu_check.all_stages(Gpu("card", 139 * GIB, "13", 90), "scratch")
         self.assertEqual([s.name for s in stages if s.tool],
                          ["memcheck", "racecheck", "synccheck", "initcheck"])
 

@@ -3,11 +3,7 @@
 namespace catserve::testing {
 
 TestedBackends Tested() {
-  return {.fast = "cpu",
-          .slow = {"cpu-reference"},
-          .same_bits = true,
-          .four_bits = true,
-          .e4m3 = false};
+  return {.fast = "cpu", .slow = {"cpu-reference"}, .same_bits = true, .four_bits = true};
 }
 
 }  // namespace catserve::testing

@@ -12,7 +12,6 @@ struct TestedBackends {
   std::vector<std::string> slow;  // run what shows most
   bool same_bits;                 // a row's do not depend on how it was computed, nor beside what
   bool four_bits;                 // has weights of 4 bits
-  bool e4m3;                      // holds KV memory of F8_E4M3
 };
 
 TestedBackends Tested();

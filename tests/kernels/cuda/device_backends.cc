@@ -14,7 +14,7 @@ bool Starts(const std::string& /*name*/) { return true; }  // device_main.cc has
 int Repeats(int full, int /*least*/) { return full; }
 
 TestedBackends Tested() {
-  return {.fast = "cuda", .slow = {}, .same_bits = false, .four_bits = false, .e4m3 = true};
+  return {.fast = "cuda", .slow = {}, .same_bits = false, .four_bits = false};
 }
 
 }  // namespace catserve::testing
