@@ -158,6 +158,11 @@ class Configuration(unittest.TestCase):
         args = Release(server={"kvMemoryBytes": 60000000000}).container["args"]
         self.assertIn("--kv_memory_bytes=60000000000", args)
 
+    def test_fractions_stay_fractions(self):
+        self.assertIn("--gpu_memory_fraction=0.9", Release().container["args"])
+        args = Release(server={"gpuMemoryFraction": 0.35}).container["args"]
+        self.assertIn("--gpu_memory_fraction=0.35", args)
+
     def test_threads_follow_the_cpu_request(self):
         for cpu, threads in (("4", 4), ("3500m", 4), (2, 2), ("0.5", 1)):
             args = Release(resources={"requests": {"cpu": cpu}}).container["args"]

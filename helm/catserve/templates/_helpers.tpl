@@ -70,7 +70,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - --metrics_address={{ .Values.listenHost }}:9500
 - --backend={{ ternary "cuda" "cpu" (gt (int .Values.gpu.count) 0) }}
 {{- range $name, $value := $flags }}
-- --{{ snakecase $name }}={{ kindIs "string" $value | ternary $value ($value | int64) }}
+{{- /* Numbers come as floating point: whole ones are written out, however large. */}}
+{{- $whole := and (not (kindIs "string" $value)) (eq (float64 $value) (floor $value)) }}
+- --{{ snakecase $name }}={{ ternary ($value | int64) $value $whole }}
 {{- end }}
 {{- end }}
 
