@@ -58,10 +58,10 @@ TEST(Drain, ALostDeviceIsTakenOutOfRotationAndNotRestartedByItsLivenessProbe) {
   Watcher watcher(house.stubs());
   EXPECT_EQ(watcher.Next(), HealthCheckResponse::SERVING);
   house.server().TellLost();
-  EXPECT_EQ(watcher.Next(), HealthCheckResponse::NOT_SERVING);
   for (const char* name : kReadyNames) {
-    EXPECT_EQ(CheckHealth(house.stubs(), name), HealthCheckResponse::NOT_SERVING) << name;
+    ASSERT_EQ(CheckHealth(house.stubs(), name), HealthCheckResponse::NOT_SERVING) << name;
   }
+  EXPECT_EQ(watcher.Next(), HealthCheckResponse::NOT_SERVING);
   EXPECT_EQ(CheckHealth(house.stubs(), "liveness"), HealthCheckResponse::SERVING);
 }
 
