@@ -98,9 +98,7 @@ void PrepareHeadsOp::Run(const TensorView& qkv, const HeadSpec& spec, const Plac
                               .slots = placement.kv != nullptr ? slots_ : nullptr,
                               .norm_eps = spec.norm_eps};
   const DType kv_type = placement.kv != nullptr ? placement.kv->dtype : DType::kF32;
-  context_.work->Do([args, rows = static_cast<int>(qkv.rows()), kv_type](Stream stream) {
-    LaunchPrepareHeads(args, rows, kv_type, stream);
-  });
+  context_.work->Do<LaunchPrepareHeads>(args, static_cast<int>(qkv.rows()), kv_type);
 }
 
 void PagedAttentionOp::SendPlan(const HeadSpec& spec, const Entries& entries) {
@@ -173,8 +171,7 @@ void PagedAttentionOp::Run(const TensorView& out, const TensorView& q, const Hea
   args.scale_log2 = ScaleLog2(spec);
   args.partial_out = context_.scratch->Take<float>(slots_ * QueryWidth(spec));
   args.partial_max_sum = context_.scratch->Take<float>(slots_ * spec.heads * 2);
-  context_.work->Do(
-      [args, launch = launch_](Stream stream) { LaunchPagedAttention(args, launch, stream); });
+  context_.work->Do<LaunchPagedAttention>(args, launch_);
 }
 
 void BlockAttentionOp::Run(const TensorView& out, const TensorView& qkv, const HeadSpec& spec,
@@ -211,8 +208,7 @@ void BlockAttentionOp::Run(const TensorView& out, const TensorView& qkv, const H
                                 .kv_heads = spec.kv_heads,
                                 .head_dim = spec.head_dim,
                                 .scale_log2 = ScaleLog2(spec)};
-  context_.work->Do(
-      [args, count = count_](Stream stream) { LaunchBlockAttention(args, count, stream); });
+  context_.work->Do<LaunchBlockAttention>(args, count_);
 }
 
 }  // namespace catserve::cuda

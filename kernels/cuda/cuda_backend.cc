@@ -169,8 +169,7 @@ void CudaBackend::Gather(const TensorView& out, std::span<const TensorView> tabl
   const std::byte* base = context_->work->Send(lists);
   args.items = ListAt<GatherItem>(base, items_at);
   args.count = ListAt<int32_t>(base, count_at);
-  context_->work->Do(
-      [args, count = count[0]](Stream stream) { LaunchGather(args, count, stream); });
+  context_->work->Do<LaunchGather>(args, count[0]);
 }
 
 void CudaBackend::RmsNorm(const TensorView& out, const TensorView& x, const TensorView& weight,
@@ -189,7 +188,7 @@ void CudaBackend::RmsNorm(const TensorView& out, const TensorView& x, const Tens
                          .rows = static_cast<int32_t>(x.rows()),
                          .width = static_cast<int32_t>(x.shape[1]),
                          .eps = eps};
-  context_->work->Do([args](Stream stream) { LaunchRmsNorm(args, stream); });
+  context_->work->Do<LaunchRmsNorm>(args);
 }
 
 void CudaBackend::MatMul(const TensorView& out, const TensorView& x, const Matrix& w, bool add) {
@@ -212,7 +211,7 @@ void CudaBackend::SiluGate(const TensorView& out, const TensorView& gate_up) {
                           .in_stride = gate_up.row_stride,
                           .rows = static_cast<int32_t>(out.rows()),
                           .width = static_cast<int32_t>(out.shape[1])};
-  context_->work->Do([args](Stream stream) { LaunchSiluGate(args, stream); });
+  context_->work->Do<LaunchSiluGate>(args);
 }
 
 // Keeps the first error; after it, every part is null.

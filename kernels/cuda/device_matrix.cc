@@ -57,6 +57,12 @@ void LaunchFewRows(const MatVecArgs& all, DType weights, Stream stream) {
   }
 }
 
+// By the library, or by our kernel where it has no way. few: the same product.
+void LaunchProduct(MatMulLibrary* library, const Product& product, const MatVecArgs& few,
+                   DType weights, Stream stream) {
+  if (!library->Multiply(product)) LaunchFewRows(few, weights, stream);
+}
+
 // x, or its copy in the type of the weights.
 Product ProductOf(DeviceContext& context, const TensorView& out, const TensorView& x,
                   const DeviceMatrix& w) {
@@ -77,8 +83,7 @@ Product ProductOf(DeviceContext& context, const TensorView& out, const TensorVie
                             .x_stride = x.row_stride,
                             .rows = static_cast<int32_t>(x.rows()),
                             .width = static_cast<int32_t>(w.in_features())};
-  context.work->Do(
-      [args, type = w.dtype()](Stream stream) { LaunchNarrowRows(args, type, stream); });
+  context.work->Do<LaunchNarrowRows>(args, w.dtype());
   product.b = args.out;
   product.ldb = args.out_stride;
   return product;
@@ -147,9 +152,7 @@ void Multiply(DeviceContext& context, const TensorView& out, const TensorView& x
               const DeviceMatrix& w, bool add) {
   // Nobody's library multiplies whole numbers by floats: I8 is read again for every eight rows.
   if (x.rows() <= kMatVecRowsMax || w.dtype() == DType::kI8) {
-    context.work->Do([args = ArgsOf(out, x, w, add), type = w.dtype()](Stream stream) {
-      LaunchFewRows(args, type, stream);
-    });
+    context.work->Do<LaunchFewRows>(ArgsOf(out, x, w, add), w.dtype());
     return;
   }
   const int64_t rows_max = context.scratch->Fits(w.stride() * SizeOf(w.dtype()), 1);
@@ -159,10 +162,8 @@ void Multiply(DeviceContext& context, const TensorView& out, const TensorView& x
     const TensorView part = out.Rows(first, rows);
     Product product = ProductOf(context, part, x.Rows(first, rows), w);
     product.add = add;
-    context.work->Do([&library = *context.products, product, type = w.dtype(),
-                      args = ArgsOf(part, x.Rows(first, rows), w, add)](Stream stream) {
-      if (!library.Multiply(product)) LaunchFewRows(args, type, stream);
-    });
+    context.work->Do<LaunchProduct>(context.products.get(), product,
+                                    ArgsOf(part, x.Rows(first, rows), w, add), w.dtype());
   }
 }
 

@@ -18,6 +18,7 @@ struct KvSlab {
   BF16* scales;  // [pages, kv_heads, 2, kPageEntries] for types with a scale; else null
   int32_t kv_heads;
   int32_t head_dim;
+  bool operator==(const KvSlab&) const = default;
 };
 
 // The entries that lie before this one: times head_dim its first element, and as it is its scale.

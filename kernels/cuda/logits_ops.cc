@@ -46,8 +46,7 @@ void Score(DeviceContext& context, std::span<TokenDraw> out, const LogitsRows& r
                              .logprobs = context.scratch->Take<float>(count),
                              .top_ids = context.scratch->Take<int32_t>(count * top_max),
                              .top_logprobs = context.scratch->Take<float>(count * top_max)};
-  context.work->Do(
-      [args, count](Stream stream) { LaunchScoreTokens(args, static_cast<int>(count), stream); });
+  context.work->Do<LaunchScoreTokens>(args, static_cast<int>(count));
   context.downloads->MakeRoom(count * ScoreBytes(top_max), 3);
   const float* logprobs = context.downloads->Fetch(args.logprobs, count);
   const int32_t* ids = context.downloads->Fetch(args.top_ids, count * top_max);
@@ -103,8 +102,7 @@ void SampleBlock(DeviceContext& context, std::span<TokenDraw> out, const LogitsR
                         .z = context.scratch->Take<float>(count * rows.vocab_size),
                         .counts = context.scratch->Take<uint32_t>(count * rows.vocab_size),
                         .ids = context.scratch->Take<int32_t>(count)};
-  context.work->Do(
-      [args, count](Stream stream) { LaunchSample(args, static_cast<int>(count), stream); });
+  context.work->Do<LaunchSample>(args, static_cast<int>(count));
   context.downloads->MakeRoom(count * SizeOf(DType::kI32), 1);
   const int32_t* ids = context.downloads->Fetch(static_cast<const int32_t*>(args.ids), count);
   context.downloads->Then([out, ids] {

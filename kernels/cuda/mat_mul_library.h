@@ -26,6 +26,7 @@ struct Product {
   float* d = nullptr;
   int64_t ldd = 0;
   bool add = false;
+  bool operator==(const Product&) const = default;
 };
 
 // Not thread-safe.

@@ -22,6 +22,7 @@ struct GatherTable {
   const void* data;
   int64_t stride;  // elements from row to row
   DType type;      // F32, BF16 or F16
+  bool operator==(const GatherTable&) const = default;
 };
 
 struct GatherItem {
@@ -38,6 +39,7 @@ struct GatherArgs {
   const int32_t* history;
   const GatherItem* items;
   const int32_t* count;  // blocks beyond it return at once
+  bool operator==(const GatherArgs&) const = default;
 };
 
 struct RmsNormArgs {
@@ -49,6 +51,7 @@ struct RmsNormArgs {
   int32_t rows;
   int32_t width;
   float eps;
+  bool operator==(const RmsNormArgs&) const = default;
 };
 
 struct SiluGateArgs {
@@ -58,6 +61,7 @@ struct SiluGateArgs {
   int64_t in_stride;
   int32_t rows;
   int32_t width;
+  bool operator==(const SiluGateArgs&) const = default;
 };
 
 struct NarrowRowsArgs {
@@ -67,6 +71,7 @@ struct NarrowRowsArgs {
   int64_t x_stride;
   int32_t rows;
   int32_t width;
+  bool operator==(const NarrowRowsArgs&) const = default;
 };
 
 inline constexpr int kMatVecRowsMax = 8;
@@ -83,6 +88,7 @@ struct MatVecArgs {
   int32_t in;
   int32_t out_features;
   bool add;
+  bool operator==(const MatVecArgs&) const = default;
 };
 
 struct PrepareHeadsArgs {
@@ -96,6 +102,7 @@ struct PrepareHeadsArgs {
   const int32_t* positions;  // [rows]
   const int64_t* slots;      // [rows] page * kPageEntries + entry, or -1; null: nothing is written
   float norm_eps;
+  bool operator==(const PrepareHeadsArgs&) const = default;
 };
 
 // A row and the block of rows that it sees.
@@ -115,6 +122,7 @@ struct BlockAttentionArgs {
   int32_t kv_heads;
   int32_t head_dim;
   float scale_log2;  // log2(e) / sqrt(head_dim)
+  bool operator==(const BlockAttentionArgs&) const = default;
 };
 
 // A SampleSpec as the host prepares it (sample_rows.h); lists lie in device memory.
@@ -148,6 +156,7 @@ struct SampleArgs {
   float* z;          // [rows, vocab_size] scratch
   uint32_t* counts;  // [rows, vocab_size] scratch
   int32_t* ids;      // [rows]
+  bool operator==(const SampleArgs&) const = default;
 };
 
 struct ScoreTokensArgs {
@@ -160,6 +169,7 @@ struct ScoreTokensArgs {
   float* logprobs;         // [rows]
   int32_t* top_ids;        // [rows, top_max]; the first top_n[row] are written, likeliest first
   float* top_logprobs;     // [rows, top_max]
+  bool operator==(const ScoreTokensArgs&) const = default;
 };
 
 // -- Launches. Activations are F32, as the seam has them; nothing is launched for no rows.
@@ -183,6 +193,7 @@ struct AttentionLaunch {
   int items = 0;
   int pieces = 0;  // over KV of at most 16 bits, heads of 64 or 128
   int combines = 0;
+  bool operator==(const AttentionLaunch&) const = default;
 };
 void LaunchPagedAttention(const PagedAttentionArgs& args, const AttentionLaunch& launch,
                           Stream stream);

@@ -56,6 +56,7 @@ struct PagedAttentionArgs {
   const int32_t* counts;   // of decode, piece and combine items
   float* partial_out;      // [slots, heads, head_dim]
   float* partial_max_sum;  // [slots, heads, 2]
+  bool operator==(const PagedAttentionArgs&) const = default;
 };
 enum : int { kDecodeCount = 0, kPieceCount = 1, kCombineCount = 2, kCounts = 3 };
 

@@ -18,6 +18,10 @@ constexpr int64_t kWithListsMax = 16 << 10;
 
 constexpr size_t kWaitingMax = 1 << 16;
 
+void LaunchCopy(Runtime* runtime, void* to, const void* from, int64_t bytes, Stream /*stream*/) {
+  runtime->Copy(to, from, bytes);
+}
+
 // Units that fit into `bytes` in so many parts.
 int64_t UnitsIn(int64_t bytes, int64_t unit_bytes, int64_t alignment_bytes) {
   const int64_t units = (bytes - alignment_bytes) / std::max<int64_t>(1, unit_bytes);
@@ -44,9 +48,9 @@ WorkQueue::~WorkQueue() {
   if (pinned_ != nullptr) runtime_.FreePinned(pinned_);
 }
 
-void WorkQueue::Do(std::function<void(Stream)> work) {
+void WorkQueue::Add(std::unique_ptr<Task> task) {
   if (waiting_.size() >= kWaitingMax) Submit();
-  waiting_.push_back(std::move(work));
+  waiting_.push_back(std::move(task));
 }
 
 void WorkQueue::MakeRoom(int64_t bytes, int packets) {
@@ -72,7 +76,7 @@ const std::byte* WorkQueue::Send(const Packet& packet) {
 }
 
 void WorkQueue::Copy(void* to, const void* from, int64_t bytes) {
-  Do([this, to, from, bytes](Stream) { runtime_.Copy(to, from, bytes); });
+  Do<LaunchCopy>(&runtime_, to, from, bytes);
 }
 
 void WorkQueue::CopyIn(void* to, const void* from, int64_t bytes) {
@@ -93,8 +97,8 @@ void WorkQueue::CopyIn(void* to, const void* from, int64_t bytes) {
 void WorkQueue::Submit() {
   if (used_ > sent_) runtime_.Copy(device_ + sent_, pinned_ + sent_, used_ - sent_);
   sent_ = used_;
-  for (const std::function<void(Stream)>& work : std::exchange(waiting_, {})) {
-    work(runtime_.stream());
+  for (const std::unique_ptr<Task>& task : std::exchange(waiting_, {})) {
+    task->Run(runtime_.stream());
   }
 }
 

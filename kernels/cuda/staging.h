@@ -9,10 +9,12 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/cuda/task.h"
 
 namespace catserve::cuda {
 
@@ -59,9 +61,11 @@ class WorkQueue {
   WorkQueue(const WorkQueue&) = delete;
   WorkQueue& operator=(const WorkQueue&) = delete;
 
-  // `work` gives the stream something to do, and gives the queue nothing. Submits what is more than
-  // any step has.
-  void Do(std::function<void(Stream)> work);
+  // Puts kLaunch(args..., stream) at the end of what waits.
+  template <auto kLaunch, typename... Args>
+  void Do(Args... args) {
+    Add(MakeTask<kLaunch>(std::move(args)...));
+  }
 
   // Where the packet will lie on the device for whatever the queue is given next, until the arena
   // wraps. REQUIRES: packets in use together were announced by MakeRoom.
@@ -87,6 +91,8 @@ class WorkQueue {
 
  private:
   WorkQueue(Runtime& runtime, int64_t bytes) : runtime_(runtime), bytes_(bytes) {}
+  // Submits what is more than any step has.
+  void Add(std::unique_ptr<Task> task);
   // Takes the bytes into the arena; returns where.
   int64_t Stage(const void* from, int64_t bytes);
 
@@ -97,7 +103,7 @@ class WorkQueue {
   int64_t used_ = 0;
   int64_t sent_ = 0;  // of them, to the device
   int64_t generation_ = 0;
-  std::vector<std::function<void(Stream)>> waiting_;
+  std::vector<std::unique_ptr<Task>> waiting_;
 };
 
 // Results that the host takes over when the device has been waited for. Not thread-safe.
