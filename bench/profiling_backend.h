@@ -69,7 +69,8 @@ class ProfilingBackend final : public Backend {
                    std::span<const int32_t> targets, std::span<const int32_t> top_n) override;
   std::optional<DeviceMemory> Memory() const override { return backend_->Memory(); }
   bool HoldsKv(DType dtype) const override { return backend_->HoldsKv(dtype); }
-  void Submit() override { backend_->Submit(); }
+  int64_t Submit() override { return backend_->Submit(); }
+  void Await(int64_t submitted) override { backend_->Await(submitted); }
   const char* Description() const override { return backend_->Description(); }
 
  private:

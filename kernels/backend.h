@@ -5,8 +5,9 @@
 // host on devices that have a stream, in order among themselves. Shapes are checked once at the
 // edge (CHECK); a mismatch is a bug. Bits (CPU): a row of a result depends only on that row's
 // inputs and on the entries it sees, never on the number of rows, threads or pieces.
-// Input spans lie in host memory (prompt and generated of SampleSpec: in the device's) and are read
-// before the call returns; output spans must live until Synchronize.
+// Input spans lie in host memory and are read before the call returns; lists of token ids that the
+// device writes itself (prompt and generated of SampleSpec, targets of ScoreTokens) lie in its own.
+// Output spans must live until Synchronize, or Await of the next Submit, which fill them.
 #pragma once
 
 #include <cstdint>
@@ -151,7 +152,17 @@ class Backend {
 
   // Starts the operations so far, which until then may wait for each other so that their lists go
   // to the device together: to be called once all of a step are given. Synchronize implies it.
-  virtual void Submit() {}
+  // Returns what Await takes.
+  virtual int64_t Submit() { return 0; }
+
+  // Waits until the operations before a Submit are done, and for none after it: their host results
+  // are valid then.
+  virtual void Await(int64_t /*submitted*/) { Synchronize(); }
+
+  // Steps that a device has to do while the host prepares the next: so many Submits may be without
+  // their Await when operations are given, and none has to wait. 0: operations are done when they
+  // return, and nothing is gained by giving them early.
+  virtual int StepsAhead() const { return 0; }
 
   // Copies bytes between host and device memory or within it, in order with the operations. A host
   // source may change after the call; a host destination is valid after Synchronize. The default
@@ -198,11 +209,12 @@ class Backend {
   // -- Logits -------------------------------------------------------------------------------------
   // Draws a token from each row of logits [rows, >= vocab_size] F32; columns >= vocab_size are
   // never looked at. Logits are not changed. See sampling.h for the exact rule. Host results are
-  // valid after Synchronize.
+  // valid after Synchronize, what a spec's drawn_at holds for every operation after this one.
   virtual void Sample(std::span<TokenDraw> out, const TensorView& logits, int32_t vocab_size,
                       std::span<const SampleSpec> specs) = 0;
 
-  // out[i].logprob = log softmax(logits[i])[targets[i]], and the top_n[i] likeliest.
+  // out[i].logprob = log softmax(logits[i])[targets[i]], and the top_n[i] likeliest. REQUIRES:
+  // targets of the vocabulary.
   virtual void ScoreTokens(std::span<TokenDraw> out, const TensorView& logits, int32_t vocab_size,
                            std::span<const int32_t> targets, std::span<const int32_t> top_n) = 0;
 

@@ -39,12 +39,13 @@ struct SampleSpec {
   float frequency_penalty = 0;
   std::span<const std::pair<int32_t, float>> logit_bias;
   std::span<const int32_t> forbidden;
-  std::span<const int32_t> prompt;  // read only when a penalty is set
+  std::span<const int32_t> prompt;  // in device memory; read only when a penalty is set
   std::span<const int32_t> generated;
   uint64_t seed = 0;
   uint64_t choice = 0;
   uint64_t position = 0;
-  int32_t logprobs = -1;  // -1: none wanted; n >= 0: of the token, and the n likeliest
+  int32_t logprobs = -1;        // -1: none wanted; n >= 0: of the token, and the n likeliest
+  int32_t* drawn_at = nullptr;  // in device memory: where the id goes, too, if given
 };
 
 struct TokenDraw {

@@ -1,9 +1,12 @@
 #include "engine/model/model_executor.h"
 
 #include <algorithm>
+#include <deque>
+#include <iterator>
 #include <optional>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -24,31 +27,53 @@ SampleResult ResultOf(const TokenDraw& draw) {
   return result;
 }
 
+// How many of the first scores are of tokens that follow each other in one history.
+int32_t ConsecutiveTokens(std::span<const ScoreRow> scores) {
+  int32_t count = 1;
+  while (count < std::ssize(scores) && scores[count].slot == scores[0].slot &&
+         scores[count].position == scores[0].position + count) {
+    ++count;
+  }
+  return count;
+}
+
 }  // namespace
 
 class ModelExecutor::Impl {
  public:
   static absl::StatusOr<std::unique_ptr<Impl>> Create(const Model& model, Backend& backend,
                                                       const ExecutorOptions& options);
+  ~Impl() {
+    if (!launched_.empty()) backend_.Synchronize();  // its results go nowhere afterwards
+  }
 
   void Launch(const StepPlan& plan);
   StepResult Collect();
+  int PipelineDepth() const { return backend_.StepsAhead(); }
   const StepTrace& trace() const { return trace_; }
   int64_t kv_pages() const { return cache_.pages(); }
 
  private:
+  // A step launched and not yet collected. Results are written into it until then.
+  struct Step {
+    int64_t submitted = 0;
+    StepTimes times;
+    std::vector<TokenDraw> samples;
+    std::vector<TokenDraw> scores;
+    StepTrace trace;
+  };
+
   Impl(const Model& model, Backend& backend, const ExecutorOptions& options, TokenHistory history)
       : model_(model), backend_(backend), options_(options), history_(std::move(history)) {}
 
   absl::Status Allocate();
   absl::Status AllocateKv();
   void WriteHistory(const StepPlan& plan);
-  std::vector<int32_t> Compress(const StepPlan& plan);
-  void DrawSamples(const StepPlan& plan);
-  void ScoreTokens(const StepPlan& plan);
-  SampleSpec SpecOf(const Sample& sample) const;
-  std::vector<int32_t> ScoreTargets(const StepPlan& plan);
-  void TraceLogits(const TensorView& logits);
+  std::vector<int32_t> Compress(const StepPlan& plan, StepTrace& trace);
+  void DrawSamples(const StepPlan& plan, Step& step);
+  void ScoreTokens(const StepPlan& plan, Step& step);
+  SampleSpec SpecOf(const Sample& sample);
+  void TraceLogits(const TensorView& logits, StepTrace& trace);
 
   const Model& model_;
   Backend& backend_;
@@ -61,14 +86,9 @@ class ModelExecutor::Impl {
   std::optional<Compressor> compressor_;
   std::unique_ptr<Decoder> decoder_;
 
-  // The step launched and not yet collected.
-  bool launched_ = false;
-  StepTimes times_;
-  std::vector<Sample> samples_;
-  std::vector<TokenDraw> sample_draws_;
-  std::vector<TokenDraw> score_draws_;
+  std::deque<Step> launched_;  // oldest first
   std::vector<int32_t> rows_;  // scratch: rows of one block of logits
-  StepTrace trace_;
+  StepTrace trace_;            // of the last step collected
 };
 
 absl::StatusOr<std::unique_ptr<ModelExecutor::Impl>> ModelExecutor::Impl::Create(
@@ -127,39 +147,37 @@ absl::Status ModelExecutor::Impl::AllocateKv() {
 }
 
 void ModelExecutor::Impl::Launch(const StepPlan& plan) {
-  CATSERVE_CHECK(!launched_) << "collect the step that runs before launching the next";
+  CATSERVE_CHECK(std::ssize(launched_) <= PipelineDepth())
+      << launched_.size() << " steps run already; collect the oldest before launching the next";
   CATSERVE_CHECK(plan.rows.size() <= options_.step_rows_max)
       << plan.rows.size() << " rows in a step of at most " << options_.step_rows_max;
-  launched_ = true;
-  trace_ = {};
-  times_ = {};
+  Step& step = launched_.emplace_back();
   LapTimer timer;
   WriteHistory(plan);
   for (const PageCopy& copy : plan.page_copies) cache_.CopyPage(copy.from, copy.to);
-  times_.prepare = timer.Lap();
-  const std::vector<int32_t> fx_rows = Compress(plan);
-  times_.compress = timer.Lap();
+  step.times.prepare = timer.Lap();
+  const std::vector<int32_t> fx_rows = Compress(plan, step.trace);
+  step.times.compress = timer.Lap();
   if (!plan.rows.empty()) decoder_->Run(plan, history_, fx_, fx_rows);
-  times_.decode = timer.Lap();
-  DrawSamples(plan);
-  ScoreTokens(plan);
-  backend_.Submit();
-  times_.sample = timer.Lap();
+  step.times.decode = timer.Lap();
+  DrawSamples(plan, step);
+  ScoreTokens(plan, step);
+  step.submitted = backend_.Submit();
+  step.times.sample = timer.Lap();
 }
 
 StepResult ModelExecutor::Impl::Collect() {
-  CATSERVE_CHECK(launched_) << "launch a step before collecting it";
-  launched_ = false;
+  CATSERVE_CHECK(!launched_.empty()) << "launch a step before collecting it";
+  Step& step = launched_.front();
   LapTimer timer;
-  backend_.Synchronize();
+  backend_.Await(step.submitted);
   StepResult result;
-  for (size_t i = 0; i < samples_.size(); ++i) {
-    history_.Write(samples_[i].slot, samples_[i].position, {&sample_draws_[i].id, 1});
-    result.samples.push_back(ResultOf(sample_draws_[i]));
-  }
-  for (const TokenDraw& draw : score_draws_) result.scores.push_back(ResultOf(draw));
-  times_.sample += timer.Lap();
-  result.times = times_;
+  for (const TokenDraw& draw : step.samples) result.samples.push_back(ResultOf(draw));
+  for (const TokenDraw& draw : step.scores) result.scores.push_back(ResultOf(draw));
+  step.times.sample += timer.Lap();
+  result.times = step.times;
+  trace_ = std::move(step.trace);
+  launched_.pop_front();
   return result;
 }
 
@@ -176,7 +194,7 @@ void ModelExecutor::Impl::WriteHistory(const StepPlan& plan) {
 }
 
 // The fx rows that the plan's compressions went to.
-std::vector<int32_t> ModelExecutor::Impl::Compress(const StepPlan& plan) {
+std::vector<int32_t> ModelExecutor::Impl::Compress(const StepPlan& plan, StepTrace& trace) {
   if (plan.compressions.empty()) return {};
   CATSERVE_CHECK(compressor_.has_value()) << "a dense model does not compress";
   CATSERVE_CHECK(plan.compressions.size() <= options_.step_rows_max)
@@ -186,35 +204,34 @@ std::vector<int32_t> ModelExecutor::Impl::Compress(const StepPlan& plan) {
   compressor_->Run(fx_.Rows(0, order.chunks.size()), history_, order.chunks);
   if (options_.keep_trace) {
     const int64_t dim = fx_.row_size();
-    trace_.fx.resize(order.fx_rows.size() * dim);
+    trace.fx.resize(order.fx_rows.size() * dim);
     for (size_t i = 0; i < order.fx_rows.size(); ++i) {
-      backend_.Copy(trace_.fx.data() + i * dim, fx_.row<float>(order.fx_rows[i]),
+      backend_.Copy(trace.fx.data() + i * dim, fx_.row<float>(order.fx_rows[i]),
                     dim * SizeOf(DType::kF32));
     }
   }
   return order.fx_rows;
 }
 
-void ModelExecutor::Impl::DrawSamples(const StepPlan& plan) {
-  samples_ = plan.samples;
-  sample_draws_.assign(samples_.size(), {});
+void ModelExecutor::Impl::DrawSamples(const StepPlan& plan, Step& step) {
+  step.samples.resize(plan.samples.size());
   const size_t block = decoder_->logits_rows_max();
-  for (size_t first = 0; first < samples_.size(); first += block) {
-    const size_t count = std::min(block, samples_.size() - first);
+  for (size_t first = 0; first < plan.samples.size(); first += block) {
+    const size_t count = std::min(block, plan.samples.size() - first);
     std::vector<SampleSpec> specs;
     rows_.clear();
-    for (const Sample& sample : std::span(samples_).subspan(first, count)) {
+    for (const Sample& sample : std::span(plan.samples).subspan(first, count)) {
       rows_.push_back(sample.row);
       specs.push_back(SpecOf(sample));
     }
     const TensorView logits = decoder_->Logits(rows_);
-    backend_.Sample(std::span(sample_draws_).subspan(first, count), logits,
+    backend_.Sample(std::span(step.samples).subspan(first, count), logits,
                     model_.config().vocab_size, specs);
-    TraceLogits(logits);
+    TraceLogits(logits, step.trace);
   }
 }
 
-SampleSpec ModelExecutor::Impl::SpecOf(const Sample& sample) const {
+SampleSpec ModelExecutor::Impl::SpecOf(const Sample& sample) {
   CATSERVE_CHECK(sample.params != nullptr && sample.prompt_tokens <= sample.position &&
                  history_.shape().Holds(sample.slot, sample.position, 1))
       << "sample at position " << sample.position << " of slot " << sample.slot
@@ -235,53 +252,43 @@ SampleSpec ModelExecutor::Impl::SpecOf(const Sample& sample) const {
           .seed = params.seed,
           .choice = static_cast<uint64_t>(sample.choice),
           .position = static_cast<uint64_t>(sample.position),
-          .logprobs = params.logprobs};
+          .logprobs = params.logprobs,
+          .drawn_at = history_.Place(sample.slot, sample.position)};
 }
 
-void ModelExecutor::Impl::ScoreTokens(const StepPlan& plan) {
-  score_draws_.assign(plan.scores.size(), {});
-  if (plan.scores.empty()) return;
-  const std::vector<int32_t> targets = ScoreTargets(plan);
+void ModelExecutor::Impl::ScoreTokens(const StepPlan& plan, Step& step) {
+  step.scores.resize(plan.scores.size());
   const size_t block = decoder_->logits_rows_max();
   for (size_t first = 0; first < plan.scores.size(); first += block) {
-    const size_t count = std::min(block, plan.scores.size() - first);
+    const auto scores =
+        std::span(plan.scores).subspan(first, std::min(block, plan.scores.size() - first));
     std::vector<int32_t> top_n;
     rows_.clear();
-    for (const ScoreRow& score : std::span(plan.scores).subspan(first, count)) {
+    for (const ScoreRow& score : scores) {
       rows_.push_back(score.row);
       top_n.push_back(score.top_n);
     }
     const TensorView logits = decoder_->Logits(rows_);
-    backend_.ScoreTokens(std::span(score_draws_).subspan(first, count), logits,
-                         model_.config().vocab_size, std::span(targets).subspan(first, count),
-                         top_n);
-    TraceLogits(logits);
-  }
-}
-
-// The tokens that the scores ask about, read in as few copies as their order allows.
-std::vector<int32_t> ModelExecutor::Impl::ScoreTargets(const StepPlan& plan) {
-  std::vector<int32_t> targets(plan.scores.size());
-  for (size_t first = 0, next = 0; first < targets.size(); first = next) {
-    const ScoreRow& start = plan.scores[first];
-    next = first + 1;
-    while (next < targets.size() && plan.scores[next].slot == start.slot &&
-           plan.scores[next].position == start.position + static_cast<int32_t>(next - first)) {
-      ++next;
+    for (size_t done = 0; done < scores.size();) {
+      const int32_t count = ConsecutiveTokens(scores.subspan(done));
+      backend_.ScoreTokens(std::span(step.scores).subspan(first + done, count),
+                           logits.Rows(static_cast<int64_t>(done), count),
+                           model_.config().vocab_size,
+                           history_.View(scores[done].slot, scores[done].position, count),
+                           std::span(top_n).subspan(done, count));
+      done += count;
     }
-    history_.Read(std::span(targets).subspan(first, next - first), start.slot, start.position);
+    TraceLogits(logits, step.trace);
   }
-  backend_.Synchronize();
-  return targets;
 }
 
-void ModelExecutor::Impl::TraceLogits(const TensorView& logits) {
+void ModelExecutor::Impl::TraceLogits(const TensorView& logits, StepTrace& trace) {
   if (!options_.keep_trace) return;
   const int64_t columns = model_.config().vocab_size;
-  const size_t end = trace_.logits.size();
-  trace_.logits.resize(end + logits.rows() * columns);
+  const size_t end = trace.logits.size();
+  trace.logits.resize(end + logits.rows() * columns);
   for (int64_t i = 0; i < logits.rows(); ++i) {
-    backend_.Copy(trace_.logits.data() + end + i * columns, logits.row<float>(i),
+    backend_.Copy(trace.logits.data() + end + i * columns, logits.row<float>(i),
                   columns * SizeOf(DType::kF32));
   }
   backend_.Synchronize();  // before the vector grows and moves again
@@ -298,6 +305,7 @@ ModelExecutor::ModelExecutor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)
 ModelExecutor::~ModelExecutor() = default;
 void ModelExecutor::Launch(const StepPlan& plan) { impl_->Launch(plan); }
 StepResult ModelExecutor::Collect() { return impl_->Collect(); }
+int ModelExecutor::PipelineDepth() const { return impl_->PipelineDepth(); }
 const StepTrace& ModelExecutor::trace() const { return impl_->trace(); }
 int64_t ModelExecutor::kv_pages() const { return impl_->kv_pages(); }
 

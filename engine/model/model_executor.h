@@ -30,8 +30,9 @@ struct StepTrace {
   std::vector<float> logits;  // [samples + scores, vocab_size], in the plan's order
 };
 
-// All memory is taken by Create; a step allocates only small lists. Runs in lock-step
-// (PipelineDepth 0). Plans are trusted; cheap invariants are checked and abort.
+// All memory is taken by Create; a step allocates only small lists. What a step writes in device
+// memory the next one finds, in order: drawn ids go to the token histories there. Plans are
+// trusted; cheap invariants are checked and abort.
 class ModelExecutor : public StepExecutor {
  public:
   // REQUIRES: model and backend outlive the executor. Errors: RESOURCE_EXHAUSTED with the numbers,
@@ -42,7 +43,7 @@ class ModelExecutor : public StepExecutor {
 
   void Launch(const StepPlan& plan) override;
   StepResult Collect() override;
-  int PipelineDepth() const override { return 0; }
+  int PipelineDepth() const override;  // the backend's StepsAhead
 
   int64_t kv_pages() const;
   // Of the last step collected; empty unless options.keep_trace.

@@ -34,10 +34,6 @@ void TokenHistory::Write(int32_t slot, int32_t position, std::span<const TokenId
   backend_->Copy(At(slot, position, tokens.size()), tokens.data(), tokens.size_bytes());
 }
 
-void TokenHistory::Read(std::span<TokenId> out, int32_t slot, int32_t position) const {
-  backend_->Copy(out.data(), At(slot, position, out.size()), out.size_bytes());
-}
-
 std::span<const TokenId> TokenHistory::View(int32_t slot, int32_t position, int32_t count) const {
   return {At(slot, position, count), static_cast<size_t>(count)};
 }

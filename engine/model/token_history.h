@@ -34,11 +34,10 @@ class TokenHistory {
   // Puts tokens of the host at [position, position + tokens.size()) of a slot.
   void Write(int32_t slot, int32_t position, std::span<const TokenId> tokens);
 
-  // Copies tokens [position, position + out.size()) of a slot; valid after Synchronize.
-  void Read(std::span<TokenId> out, int32_t slot, int32_t position) const;
-
-  // The same place in device memory, for operations that read it there.
+  // Tokens in device memory, for operations that read them there; and the place of one, for that
+  // which writes it.
   std::span<const TokenId> View(int32_t slot, int32_t position, int32_t count) const;
+  TokenId* Place(int32_t slot, int32_t position) { return At(slot, position, 1); }
 
   const HistoryShape& shape() const { return shape_; }
   TensorView flat() const;  // [slots * positions] I32

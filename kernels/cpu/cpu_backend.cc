@@ -260,6 +260,7 @@ void CpuBackend::Sample(std::span<TokenDraw> out, const TensorView& logits, int3
   CATSERVE_CHECK(out.size() == specs.size()) << out.size() << " draws of " << specs.size();
   crew_.ForEach(logits.rows(), 4 * int64_t{vocab_size}, [&](int64_t i, Mate& mate) {
     out[i] = mate.sampler.Draw(logits.row<const float>(i), vocab_size, specs[i]);
+    if (specs[i].drawn_at != nullptr) *specs[i].drawn_at = out[i].id;
   });
 }
 

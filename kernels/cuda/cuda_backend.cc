@@ -57,7 +57,9 @@ class CudaBackend final : public Backend {
 
   absl::StatusOr<std::unique_ptr<Buffer>> Upload(const TensorView& host) override;
   void Synchronize() override { context_->Synchronize(); }
-  void Submit() override { context_->work->Submit(); }
+  int64_t Submit() override { return context_->Submit(); }
+  void Await(int64_t submitted) override { context_->Await(submitted); }
+  int StepsAhead() const override { return kStepsAtOnce - 1; }
   void Copy(void* to, const void* from, int64_t bytes) override;
   void Gather(const TensorView& out, std::span<const TensorView> tables, const TensorView& history,
               std::span<const GatherRow> rows) override;

@@ -18,9 +18,10 @@ struct CudaMemory {
   // On the device, for what an operation needs between its kernels: rows are cut to fit it. One row
   // of logits takes 8 bytes for each id of the vocabulary.
   int64_t scratch_bytes = int64_t{128} << 20;
-  // On the device and pinned on the host: the lists of an operation must fit it.
+  // On the device, and twice pinned on the host: the lists of an operation must fit it, those of a
+  // step should.
   int64_t upload_bytes = int64_t{32} << 20;
-  // Pinned on the host: the results of an operation must fit it.
+  // Twice pinned on the host: the results of an operation must fit it, those of a step should.
   int64_t download_bytes = int64_t{4} << 20;
 };
 

@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -25,6 +26,9 @@ absl::Status Unavailable(const char* what, cudaError_t error) {
 
 // Kernels are compiled for sm_80 and above; older devices would fail at the first launch.
 constexpr int kComputeCapabilityMin = 80;
+
+// Marks that can be told apart: more than steps are ever under way.
+constexpr int kEvents = 4;
 
 absl::StatusOr<DeviceFacts> ReadFacts() {
   int devices = 0;
@@ -69,8 +73,15 @@ absl::Status CheckSize(int64_t bytes) {
 
 class Runtime::Impl {
  public:
+  ~Impl() {
+    for (cudaEvent_t event : events) cudaEventDestroy(event);
+    if (stream != nullptr) cudaStreamDestroy(stream);
+  }
+
   DeviceFacts facts;
   cudaStream_t stream = nullptr;
+  std::vector<cudaEvent_t> events;  // of the last marks, in turn
+  int64_t marks = 0;
 };
 
 absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create() {
@@ -80,11 +91,17 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create() {
   impl->facts = *std::move(facts);
   const cudaError_t error = cudaStreamCreateWithFlags(&impl->stream, cudaStreamNonBlocking);
   if (error != cudaSuccess) return Unavailable("no stream can be made", error);
+  for (int i = 0; i < kEvents; ++i) {
+    cudaEvent_t event = nullptr;
+    const cudaError_t made = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    if (made != cudaSuccess) return Unavailable("no event can be made", made);
+    impl->events.push_back(event);
+  }
   return std::unique_ptr<Runtime>(new Runtime(std::move(impl)));
 }
 
 Runtime::Runtime(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Runtime::~Runtime() { cudaStreamDestroy(impl_->stream); }
+Runtime::~Runtime() = default;
 
 const DeviceFacts& Runtime::facts() const { return impl_->facts; }
 Stream Runtime::stream() const { return {impl_->stream}; }
@@ -127,6 +144,15 @@ void Runtime::Zero(void* data, int64_t bytes) {
 
 void Runtime::Synchronize() {
   Require(cudaStreamSynchronize(impl_->stream), "waiting for its work");
+}
+
+int64_t Runtime::Mark() {
+  Require(cudaEventRecord(impl_->events[impl_->marks % kEvents], impl_->stream), "marking a step");
+  return impl_->marks++;
+}
+
+void Runtime::Wait(int64_t mark) {
+  Require(cudaEventSynchronize(impl_->events[mark % kEvents]), "waiting for a step");
 }
 
 }  // namespace catserve::cuda

@@ -37,6 +37,12 @@ bool DeviceContext::Owns(const void* address) const {
   return byte < first + bytes;
 }
 
+int64_t DeviceContext::Submit() {
+  const int64_t mark = work->EndStep();
+  downloads->EndStep(mark);
+  return mark;
+}
+
 void DeviceContext::Synchronize() {
   downloads->Finish();
   work->Reset();

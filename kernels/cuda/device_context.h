@@ -61,6 +61,9 @@ struct DeviceContext {
   bool Owns(const void* address) const;
   // Waits for the device; results have reached the host.
   void Synchronize();
+  // Ends a step; Await waits for it as Synchronize does for all.
+  int64_t Submit();
+  void Await(int64_t submitted) { downloads->Await(submitted); }
 };
 
 }  // namespace catserve::cuda

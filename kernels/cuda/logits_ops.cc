@@ -29,6 +29,16 @@ std::vector<int32_t> Clamped(std::span<const int32_t> top_n, int32_t vocab_size)
 
 int64_t ScoreBytes(int32_t top_max) { return SizeOf(DType::kF32) * (1 + 2 * int64_t{top_max}); }
 
+// Fetches what becomes the ids of `out`, whose other results come after them.
+void FetchIds(DeviceContext& context, std::span<TokenDraw> out, const int32_t* device) {
+  const auto count = static_cast<int64_t>(out.size());
+  context.downloads->MakeRoom(count * SizeOf(DType::kI32), 1);
+  const int32_t* ids = context.downloads->Fetch(device, count);
+  context.downloads->Then([out, ids] {
+    for (size_t i = 0; i < out.size(); ++i) out[i] = {.id = ids[i]};
+  });
+}
+
 // Scores `targets`, on the device, and fetches what becomes out[i] wherever wanted[i].
 void Score(DeviceContext& context, std::span<TokenDraw> out, const LogitsRows& rows,
            const int32_t* targets, std::span<const int32_t> top_n, std::vector<bool> wanted) {
@@ -103,11 +113,7 @@ void SampleBlock(DeviceContext& context, std::span<TokenDraw> out, const LogitsR
                         .counts = context.scratch->Take<uint32_t>(count * rows.vocab_size),
                         .ids = context.scratch->Take<int32_t>(count)};
   context.work->Do<LaunchSample>(args, static_cast<int>(count));
-  context.downloads->MakeRoom(count * SizeOf(DType::kI32), 1);
-  const int32_t* ids = context.downloads->Fetch(static_cast<const int32_t*>(args.ids), count);
-  context.downloads->Then([out, ids] {
-    for (size_t i = 0; i < out.size(); ++i) out[i] = {.id = ids[i]};
-  });
+  FetchIds(context, out, args.ids);
   std::vector<bool> wanted;
   std::vector<int32_t> top_n;
   for (const SampleSpec& spec : specs) {
@@ -141,7 +147,8 @@ SampleRow RowOf(const SampleSpec& spec) {
           .prompt = spec.prompt.data(),
           .prompt_count = static_cast<int32_t>(spec.prompt.size()),
           .generated = spec.generated.data(),
-          .generated_count = static_cast<int32_t>(spec.generated.size())};
+          .generated_count = static_cast<int32_t>(spec.generated.size()),
+          .drawn_at = spec.drawn_at};
 }
 
 void SampleRows(DeviceContext& context, std::span<TokenDraw> out, const TensorView& logits,
@@ -167,11 +174,6 @@ void ScoreRows(DeviceContext& context, std::span<TokenDraw> out, const TensorVie
   CheckLogits(logits, vocab_size, targets.size());
   CATSERVE_CHECK(out.size() == targets.size() && top_n.size() == targets.size())
       << out.size() << " results and " << top_n.size() << " counts of " << targets.size();
-  for (size_t i = 0; i < targets.size(); ++i) {
-    CATSERVE_CHECK(targets[i] >= 0 && targets[i] < vocab_size)
-        << "token " << targets[i] << " is not of the vocabulary of " << vocab_size;
-    out[i] = {.id = targets[i]};
-  }
   if (targets.empty()) return;
   const int64_t row_bytes = ScoreBytes(std::min(TopMax(top_n), vocab_size));
   const int64_t rows_max =
@@ -179,11 +181,9 @@ void ScoreRows(DeviceContext& context, std::span<TokenDraw> out, const TensorVie
   for (int64_t first = 0; first < logits.rows(); first += rows_max) {
     const int64_t rows = std::min(rows_max, logits.rows() - first);
     context.scratch->Begin();
-    Packet lists;
-    lists.Add(targets.subspan(first, rows));
-    context.work->MakeRoom(2 * lists.size(), 2);
-    const int32_t* sent = ListAt<int32_t>(context.work->Send(lists), 0);
-    Score(context, out.subspan(first, rows), {logits.Rows(first, rows), vocab_size}, sent,
+    const int32_t* of_rows = targets.data() + first;
+    FetchIds(context, out.subspan(first, rows), of_rows);
+    Score(context, out.subspan(first, rows), {logits.Rows(first, rows), vocab_size}, of_rows,
           top_n.subspan(first, rows), std::vector<bool>(rows, true));
   }
 }

@@ -146,6 +146,7 @@ struct SampleRow {
   int32_t prompt_count;
   const int32_t* generated;
   int32_t generated_count;
+  int32_t* drawn_at;  // where the id goes besides SampleArgs::ids; or null
 };
 
 struct SampleArgs {

@@ -44,10 +44,16 @@ class Runtime {
   absl::StatusOr<void*> AllocatePinned(int64_t bytes);
   void FreePinned(void* data);
 
-  // In order with the launches on stream(). Host memory must stay, unchanged, until Synchronize.
+  // In order with the launches on stream(). Host memory must stay, unchanged, until Synchronize, or
+  // Wait of a later mark.
   void Copy(void* to, const void* from, int64_t bytes);
   void Zero(void* data, int64_t bytes);
   void Synchronize();
+
+  // Stands for all that the stream was given so far; Wait returns once that is done, whatever came
+  // after it. Marks grow. Of a mark before the last few it may wait for one of those.
+  int64_t Mark();
+  void Wait(int64_t mark);
 
  private:
   class Impl;

@@ -161,9 +161,15 @@ __device__ inline uint64_t MeasureAll(const Candidates& candidates, BlockScratch
   return BlockReduce<kSampleThreads>(sum, Add(), scratch);
 }
 
-// Step 6: the kept weights end to end in order of id.
-__device__ inline void Draw(int32_t* out, const Candidates& candidates, const SampleRow& row,
-                            BlockScratch& scratch) {
+__device__ inline void StoreDraw(int32_t id, const SampleArgs& args, const SampleRow& row) {
+  args.ids[BlockX()] = id;
+  if (row.drawn_at != nullptr) *row.drawn_at = id;
+}
+
+// Step 6: the kept weights end to end in order of id. The id if it is this thread's to find: one
+// thread finds it; else -1.
+__device__ inline int Draw(const Candidates& candidates, const SampleRow& row,
+                           BlockScratch& scratch) {
   const int share = (candidates.vocab_size + kSampleThreads - 1) / kSampleThreads;
   const int first = ThreadX() * share;
   const int end = first + share < candidates.vocab_size ? first + share : candidates.vocab_size;
@@ -176,10 +182,10 @@ __device__ inline void Draw(int32_t* out, const Candidates& candidates, const Sa
   uint64_t total = 0;
   uint64_t before = ExclusiveScan<kSampleThreads>(own, total, scratch);
   const uint64_t target = MulHigh(row.word, total);
-  if (target < before || target >= before + own) return;  // another thread's
+  if (target < before || target >= before + own) return -1;
   int id = first;
   while (before + weight(id) <= target) before += weight(id++);
-  *out = id;
+  return id;
 }
 
 __global__ void __launch_bounds__(kSampleThreads) Sample(const __grid_constant__ SampleArgs args) {
@@ -197,7 +203,7 @@ __global__ void __launch_bounds__(kSampleThreads) Sample(const __grid_constant__
     SyncBlock();
   }
   if (row.greedy != 0) {
-    if (ThreadX() == 0) args.ids[BlockX()] = best;
+    if (ThreadX() == 0) StoreDraw(best, args, row);
     return;
   }
   Candidates candidates{z, args.vocab_size, z[best], row.scale, 0};
@@ -212,7 +218,8 @@ __global__ void __launch_bounds__(kSampleThreads) Sample(const __grid_constant__
     const double part = static_cast<double>(all) * static_cast<double>(row.top_p);
     FindCut<Measure::kMass>(candidates, part >= 1.0 ? static_cast<uint64_t>(part) : 1, shared);
   }
-  Draw(&args.ids[BlockX()], candidates, row, shared.scratch);
+  const int id = Draw(candidates, row, shared.scratch);
+  if (id >= 0) StoreDraw(id, args, row);
 }
 
 }  // namespace catserve::cuda

@@ -34,7 +34,7 @@ int64_t UnitsIn(int64_t bytes, int64_t unit_bytes, int64_t alignment_bytes) {
 
 absl::StatusOr<std::unique_ptr<WorkQueue>> WorkQueue::Create(Runtime& runtime, int64_t bytes) {
   std::unique_ptr<WorkQueue> queue(new WorkQueue(runtime, bytes));
-  absl::StatusOr<void*> pinned = runtime.AllocatePinned(bytes);
+  absl::StatusOr<void*> pinned = runtime.AllocatePinned(kStepsAtOnce * bytes);
   if (!pinned.ok()) return pinned.status();
   queue->pinned_ = static_cast<std::byte*>(*pinned);
   absl::StatusOr<void*> device = runtime.Allocate(bytes);
@@ -65,8 +65,11 @@ void WorkQueue::MakeRoom(int64_t bytes, int packets) {
 
 int64_t WorkQueue::Stage(const void* from, int64_t bytes) {
   MakeRoom(bytes, 1);
+  std::optional<int64_t>& read_until = read_until_[step_];
+  if (read_until) runtime_.Wait(*read_until);
+  read_until.reset();
   const int64_t at = used_;
-  if (bytes > 0) std::memcpy(pinned_ + at, from, static_cast<size_t>(bytes));
+  if (bytes > 0) std::memcpy(pinned() + at, from, static_cast<size_t>(bytes));
   used_ = Aligned(at + bytes, Packet::kAlignment);
   return at;
 }
@@ -88,14 +91,14 @@ void WorkQueue::CopyIn(void* to, const void* from, int64_t bytes) {
     const int64_t piece = std::min(piece_max, bytes - done);
     Submit();  // what came before, and its lists
     const int64_t at = Stage(host + done, piece);
-    runtime_.Copy(device + done, pinned_ + at, piece);
+    runtime_.Copy(device + done, pinned() + at, piece);
     sent_ = used_;
     done += piece;
   }
 }
 
 void WorkQueue::Submit() {
-  if (used_ > sent_) runtime_.Copy(device_ + sent_, pinned_ + sent_, used_ - sent_);
+  if (used_ > sent_) runtime_.Copy(device_ + sent_, pinned() + sent_, used_ - sent_);
   sent_ = used_;
   for (const std::unique_ptr<Task>& task : std::exchange(waiting_, {})) {
     task->Run(runtime_.stream());
@@ -105,6 +108,15 @@ void WorkQueue::Submit() {
 void WorkQueue::Synchronize() {
   Submit();
   runtime_.Synchronize();
+}
+
+int64_t WorkQueue::EndStep() {
+  Submit();
+  const int64_t mark = runtime_.Mark();
+  read_until_[step_] = mark;
+  step_ = (step_ + 1) % kStepsAtOnce;
+  Reset();
+  return mark;
 }
 
 void WorkQueue::Reset() {
@@ -117,9 +129,10 @@ absl::StatusOr<std::unique_ptr<DownloadArena>> DownloadArena::Create(Runtime& ru
                                                                      WorkQueue& work,
                                                                      int64_t bytes) {
   std::unique_ptr<DownloadArena> arena(new DownloadArena(runtime, work, bytes));
-  absl::StatusOr<void*> pinned = runtime.AllocatePinned(bytes);
+  absl::StatusOr<void*> pinned = runtime.AllocatePinned(kStepsAtOnce * bytes);
   if (!pinned.ok()) return pinned.status();
   arena->pinned_ = static_cast<std::byte*>(*pinned);
+  for (int i = 0; i < kStepsAtOnce; ++i) arena->steps_[i].pinned = arena->pinned_ + i * bytes;
   return arena;
 }
 
@@ -132,7 +145,7 @@ void DownloadArena::MakeRoom(int64_t bytes, int fetches) {
   CATSERVE_CHECK(needed <= bytes_)
       << "the results of one operation take " << needed << " bytes of a download arena of "
       << bytes_ << ": give the backend a larger one";
-  if (needed > bytes_ - used_) Finish();
+  if (needed > bytes_ - Open().used) Finish();
 }
 
 int64_t DownloadArena::Fits(int64_t unit_bytes, int fetches) const {
@@ -140,17 +153,41 @@ int64_t DownloadArena::Fits(int64_t unit_bytes, int fetches) const {
 }
 
 const std::byte* DownloadArena::Fetch(const void* device, int64_t bytes) {
-  CATSERVE_CHECK(bytes <= bytes_ - used_) << "call MakeRoom before the fetches of an operation";
-  std::byte* const to = pinned_ + used_;
+  Step& step = Open();
+  CATSERVE_CHECK(bytes <= bytes_ - step.used) << "call MakeRoom before the fetches of an operation";
+  std::byte* const to = step.pinned + step.used;
   work_.Copy(to, device, bytes);
-  used_ = Aligned(used_ + bytes, Packet::kAlignment);
+  step.used = Aligned(step.used + bytes, Packet::kAlignment);
   return to;
+}
+
+DownloadArena::Step& DownloadArena::Open() {
+  Step& step = steps_[step_];
+  if (step.mark) Await(*step.mark);
+  return step;
+}
+
+void DownloadArena::EndStep(int64_t mark) {
+  Open().mark = mark;
+  step_ = (step_ + 1) % kStepsAtOnce;
+}
+
+void DownloadArena::Await(int64_t mark) {
+  runtime_.Wait(mark);
+  for (Step& step : steps_) {
+    if (step.mark && *step.mark <= mark) step.Take();
+  }
+}
+
+void DownloadArena::Step::Take() {
+  for (const std::function<void()>& take : std::exchange(takers, {})) take();
+  used = 0;
+  mark.reset();
 }
 
 void DownloadArena::Finish() {
   work_.Synchronize();
-  for (const std::function<void()>& take : std::exchange(takers_, {})) take();
-  used_ = 0;
+  for (Step& step : steps_) step.Take();
 }
 
 absl::StatusOr<std::unique_ptr<Scratch>> Scratch::Create(Runtime& runtime, int64_t bytes) {

@@ -1,13 +1,16 @@
 // How work reaches the device and small things cross the bus. Lists that operations are given go up
 // through one pinned arena, results come down through another; both are taken at start, and used
-// from front to back until the device has been waited for.
+// from front to back until a step ends. What is pinned is there twice: the host gives a step, and
+// takes the results of the one before, while the device has that to do.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -17,6 +20,10 @@
 #include "kernels/cuda/task.h"
 
 namespace catserve::cuda {
+
+// Steps whose lists and results there is room for: one that the device has to do, and the next. Who
+// ends more waits for the oldest.
+inline constexpr int kStepsAtOnce = 2;
 
 // Lists that go up in one copy, each aligned for any load of a kernel.
 class Packet {
@@ -83,6 +90,10 @@ class WorkQueue {
   void Submit();
   // Submits, and waits until all of it is done.
   void Synchronize();
+  // Submits; what is sent from here on belongs to the next step. Returns a mark of all given so
+  // far. On the device that step's lists take the place of this one's, in order with the work: each
+  // step finds its own at the same addresses.
+  int64_t EndStep();
 
   // Everything sent so far has been used. REQUIRES: nothing waits.
   void Reset();
@@ -95,18 +106,22 @@ class WorkQueue {
   void Add(std::unique_ptr<Task> task);
   // Takes the bytes into the arena; returns where.
   int64_t Stage(const void* from, int64_t bytes);
+  std::byte* pinned() const { return pinned_ + step_ * bytes_; }  // of the present step
 
   Runtime& runtime_;
-  const int64_t bytes_;
-  std::byte* pinned_ = nullptr;
-  std::byte* device_ = nullptr;
+  const int64_t bytes_;                                          // of a step
+  std::byte* pinned_ = nullptr;                                  // [kStepsAtOnce][bytes_]
+  std::byte* device_ = nullptr;                                  // [bytes_]
+  int step_ = 0;                                                 // below kStepsAtOnce, in turn
+  std::array<std::optional<int64_t>, kStepsAtOnce> read_until_;  // marks: the device reads pinned_
   int64_t used_ = 0;
   int64_t sent_ = 0;  // of them, to the device
   int64_t generation_ = 0;
   std::vector<std::unique_ptr<Task>> waiting_;
 };
 
-// Results that the host takes over when the device has been waited for. Not thread-safe.
+// Results that the host takes over when the device, or their step, has been waited for. Not
+// thread-safe.
 class DownloadArena {
  public:
   // REQUIRES: both outlive it. Errors: RESOURCE_EXHAUSTED.
@@ -121,7 +136,7 @@ class DownloadArena {
   const T* Fetch(const T* device, int64_t count) {
     return reinterpret_cast<const T*>(Fetch(static_cast<const void*>(device), count * sizeof(T)));
   }
-  void Then(std::function<void()> take) { takers_.push_back(std::move(take)); }
+  void Then(std::function<void()> take) { Open().takers.push_back(std::move(take)); }
 
   // Fetches of so many bytes together have room after it; if they had not, Finish is called.
   void MakeRoom(int64_t bytes, int fetches);
@@ -131,18 +146,31 @@ class DownloadArena {
 
   // Waits for the device and lets everybody take.
   void Finish();
+  // What is fetched from here on belongs to the next step. mark: what WorkQueue::EndStep returned.
+  void EndStep(int64_t mark);
+  // Waits for steps that ended with marks up to this one, and lets them take.
+  void Await(int64_t mark);
 
  private:
+  struct Step {
+    std::byte* pinned = nullptr;  // [bytes_]
+    int64_t used = 0;
+    std::vector<std::function<void()>> takers;
+    std::optional<int64_t> mark;  // it has ended, and not taken
+    void Take();
+  };
+
   DownloadArena(Runtime& runtime, WorkQueue& work, int64_t bytes)
       : runtime_(runtime), work_(work), bytes_(bytes) {}
   const std::byte* Fetch(const void* device, int64_t bytes);
+  Step& Open();  // the present step, its memory free
 
   Runtime& runtime_;
   WorkQueue& work_;
-  const int64_t bytes_;
+  const int64_t bytes_;  // of a step
   std::byte* pinned_ = nullptr;
-  int64_t used_ = 0;
-  std::vector<std::function<void()>> takers_;
+  std::array<Step, kStepsAtOnce> steps_;
+  int step_ = 0;  // the present one
 };
 
 // Device memory for what one operation needs between its kernels: the next operation may have it.

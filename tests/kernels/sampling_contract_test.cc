@@ -1,6 +1,8 @@
 // Drawing and scoring tokens: the exact rule, and that it draws from the right distribution.
 #include <cmath>
+#include <list>
 #include <numeric>
+#include <span>
 
 #include "tests/kernels/device.h"
 #include "tests/kernels/sampling_oracle.h"
@@ -16,11 +18,32 @@ using testing::Random;
 using testing::Repeats;
 using testing::Tensor;
 
+// Token ids in the backend's memory.
+class Ids {
+ public:
+  Ids(Backend& backend, std::span<const int32_t> ids)
+      : held_(backend, DType::kI32, {std::ssize(ids)}), count_(ids.size()) {
+    held_.Write(ids.data(), static_cast<int64_t>(ids.size_bytes()));
+  }
+  int32_t* data() const { return static_cast<int32_t*>(held_.view().data); }
+  std::span<const int32_t> span() const { return {data(), count_}; }
+  std::vector<int32_t> Read() const { return held_.ReadAs<int32_t>(); }
+
+ private:
+  Tensor held_;
+  size_t count_;
+};
+
 class SampleContract : public OnEveryBackend {
  protected:
   // Draws from the same logits once per spec. Two columns beyond the vocabulary hold a trap.
-  std::vector<TokenDraw> Draw(const std::vector<float>& logits,
-                              const std::vector<SampleSpec>& specs) {
+  // A spec's prompt and generated ids are taken from the host.
+  std::vector<TokenDraw> Draw(const std::vector<float>& logits, std::vector<SampleSpec> specs) {
+    std::list<Ids> ids;
+    for (SampleSpec& spec : specs) {
+      spec.prompt = ids.emplace_back(*backend_, spec.prompt).span();
+      spec.generated = ids.emplace_back(*backend_, spec.generated).span();
+    }
     const int64_t vocab = static_cast<int64_t>(logits.size());
     std::vector<float> rows;
     for (size_t i = 0; i < specs.size(); ++i) {
@@ -42,6 +65,17 @@ class SampleContract : public OnEveryBackend {
 };
 
 class ScoreContract : public OnEveryBackend {};
+
+class StepsContract : public OnEveryBackend {
+ protected:
+  // Logits of two rows whose likeliest token is `best`.
+  static std::vector<float> Favour(int32_t best) {
+    std::vector<float> logits(2 * kVocab, 0.5f);
+    logits[best] = logits[kVocab + best] = 3.0f;
+    return logits;
+  }
+  static constexpr int32_t kVocab = 40;
+};
 
 TEST_P(SampleContract, GreedyTakesTheLargestAndTheLowestIdOnTies) {
   EXPECT_EQ(DrawOne({1, 5, 2}, {}), 1);
@@ -268,7 +302,9 @@ TEST_P(ScoreContract, MatchesDoublePrecision) {
     logits[i * (vocab + 3) + vocab] = 1e9f;  // beyond the vocabulary
   }
   std::vector<TokenDraw> draws(rows);
-  backend_->ScoreTokens(draws, Tensor(*backend_, {rows, vocab + 3}, logits), vocab, targets, top_n);
+  const Ids on_device(*backend_, targets);
+  backend_->ScoreTokens(draws, Tensor(*backend_, {rows, vocab + 3}, logits), vocab,
+                        on_device.span(), top_n);
   backend_->Synchronize();
   for (int64_t i = 0; i < rows; ++i) {
     const float* row = logits.data() + i * (vocab + 3);
@@ -287,7 +323,63 @@ TEST_P(ScoreContract, MatchesDoublePrecision) {
   }
 }
 
+// Nobody waits between the draws: the second's penalty is of the token that the first drew.
+TEST_P(StepsContract, ADrawnIdIsThereForTheNextDraw) {
+  const Tensor logits(*backend_, {2, kVocab}, Favour(7));
+  const Ids histories(*backend_, std::vector<int32_t>(6, -1));  // of two slots
+  const SampleSpec greedy, sampled{.temperature = 1, .top_k = 1};
+  std::vector<std::vector<TokenDraw>> draws(3, std::vector<TokenDraw>(2));
+  for (int step = 0; step < 3; ++step) {
+    std::vector<SampleSpec> specs = {greedy, sampled};
+    for (int slot = 0; slot < 2; ++slot) {
+      specs[slot].presence_penalty = 10;
+      specs[slot].generated = histories.span().subspan(3 * slot, step);
+      specs[slot].drawn_at = histories.data() + 3 * slot + step;
+    }
+    backend_->Sample(draws[step], logits, kVocab, specs);
+    backend_->Submit();
+  }
+  backend_->Synchronize();
+  EXPECT_EQ(histories.Read(), (std::vector<int32_t>{7, 0, 1, 7, 0, 1}));
+  for (int step = 0; step < 3; ++step) {
+    EXPECT_EQ(draws[step][0].id, histories.Read()[step]);
+    EXPECT_EQ(draws[step][1].id, histories.Read()[3 + step]);
+  }
+}
+
+// Three steps are given before the first is waited for, more than any backend has room for.
+TEST_P(StepsContract, EveryStepHasItsOwnResults) {
+  std::list<Tensor> logits;
+  std::vector<std::vector<TokenDraw>> draws(3), scores(3);
+  std::vector<int64_t> submitted;
+  for (int step = 0; step < 3; ++step) {
+    logits.emplace_back(*backend_, std::initializer_list<int64_t>{2, kVocab}, Favour(10 + step));
+  }
+  const Ids targets(*backend_, std::vector<int32_t>{3, 4, 5, 6});
+  auto of_step = logits.begin();
+  for (int step = 0; step < 3; ++step, ++of_step) {
+    draws[step].resize(2);
+    scores[step].resize(2);
+    const std::vector<SampleSpec> specs(2, {.logprobs = step});
+    backend_->Sample(draws[step], *of_step, kVocab, specs);
+    backend_->ScoreTokens(scores[step], *of_step, kVocab, targets.span().subspan(step, 2),
+                          std::vector<int32_t>{1, 0});
+    submitted.push_back(backend_->Submit());
+  }
+  for (int step = 0; step < 3; ++step) {
+    backend_->Await(submitted[step]);
+    for (int row = 0; row < 2; ++row) {
+      EXPECT_EQ(draws[step][row].id, 10 + step);
+      EXPECT_EQ(draws[step][row].top.size(), step);
+      EXPECT_EQ(scores[step][row].id, 3 + step + row);
+    }
+    ASSERT_EQ(scores[step][0].top.size(), 1);
+    EXPECT_EQ(scores[step][0].top[0].first, 10 + step);
+  }
+}
+
 CATSERVE_ON_EVERY_BACKEND(SampleContract);
+CATSERVE_ON_EVERY_BACKEND(StepsContract);
 CATSERVE_ON_EVERY_BACKEND(ScoreContract);
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -23,12 +24,14 @@ using testing::HasSubstr;
 
 constexpr char kFolder[] = "tests/schedule/scenarios";
 
-// The text with what its commands bring about. Errors: INVALID_ARGUMENT, "name:line: what".
-absl::StatusOr<std::string> PlayScenario(const std::string& name, absl::string_view text) {
+// The text with what its commands bring about, so many steps being in flight, or as many as it
+// says. Errors: INVALID_ARGUMENT, "name:line: what".
+absl::StatusOr<std::string> PlayScenario(const std::string& name, absl::string_view text,
+                                         std::optional<int> depth = {}) {
   const auto wrong = [&name](int line, const absl::Status& status) {
     return absl::InvalidArgumentError(absl::StrCat(name, ":", line, ": ", status.message()));
   };
-  Stage stage;
+  Stage stage(depth);
   std::string played;
   int number = 0;
   std::vector<std::string> lines = absl::StrSplit(text, '\n');
@@ -57,19 +60,36 @@ std::vector<std::string> Names() {
   return names;
 }
 
+std::string PathOf(const std::string& name) { return absl::StrCat(kFolder, "/", name, ".txt"); }
+
+std::string Read(const std::string& path) {
+  std::stringstream text;
+  text << std::ifstream(path).rdbuf();
+  return text.str();
+}
+
 class ScenarioTest : public testing::TestWithParam<std::string> {};
 
 TEST_P(ScenarioTest, IsToldAsWritten) {
-  const std::string path = absl::StrCat(kFolder, "/", GetParam(), ".txt");
-  std::stringstream written;
-  written << std::ifstream(path).rdbuf();
-  const auto played = PlayScenario(path, written.str());
+  const std::string path = PathOf(GetParam());
+  const std::string written = Read(path);
+  const auto played = PlayScenario(path, written);
   ASSERT_TRUE(played.ok()) << played.status().message();
   const char* const rewrite = std::getenv("CATSERVE_REWRITE_SCENARIOS");
   if (rewrite == nullptr || std::string(rewrite) != "1") {
-    EXPECT_EQ(*played, written.str()) << "if this is right, see CONTRIBUTING.md on rewriting";
-  } else if (*played != written.str()) {
+    EXPECT_EQ(*played, written) << "if this is right, see CONTRIBUTING.md on rewriting";
+  } else if (*played != written) {
     std::ofstream(path) << *played;
+  }
+}
+
+// The same commands where every result comes a step later, or at once: it happens at other times,
+// but everybody gets the tokens that he gets alone, and all memory comes back.
+TEST_P(ScenarioTest, EndsAsWellWhateverIsInFlight) {
+  const std::string path = PathOf(GetParam());
+  for (const int depth : {0, 1}) {
+    const auto played = PlayScenario(path, Read(path) + "run\n", depth);
+    EXPECT_TRUE(played.ok()) << "depth " << depth << ": " << played.status().message();
   }
 }
 

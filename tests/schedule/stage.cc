@@ -64,7 +64,8 @@ absl::Status Stage::SetLimits(Command& command) {
   limits_.step_tokens_max = static_cast<int32_t>(command.Number("tokens", limits_.step_tokens_max));
   limits_.step_rows_max = static_cast<int32_t>(command.Number("rows", limits_.step_rows_max));
   limits_.compressor_token_rows = command.Fraction("ratio", 0);
-  depth_ = static_cast<int>(command.Number("depth", 0));
+  const auto depth = static_cast<int>(command.Number("depth", 0));
+  if (!depth_) depth_ = depth;
   if (const auto quality = command.Text("quality")) {
     for (const absl::string_view column : absl::StrSplit(*quality, '/')) {
       limits_.quality.push_back(ReadColumn(column, command));
@@ -90,7 +91,7 @@ absl::Status Stage::Open() {
               .step_tokens_max = limits_.step_tokens_max,
               .compressor_token_rows = limits_.compressor_token_rows};
   if (auto status = ValidateOptions(model_, options_); !status.ok()) return status;
-  driver_.emplace(model_, limits_, depth_);
+  driver_.emplace(model_, limits_, depth_.value_or(0));
   narrator_.emplace(model_, limits_, *driver_);
   return absl::OkStatus();
 }

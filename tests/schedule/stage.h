@@ -42,6 +42,9 @@ namespace catserve {
 // Not thread-safe.
 class Stage {
  public:
+  // depth: steps in flight, whatever `limits` says.
+  explicit Stage(std::optional<int> depth = {}) : depth_(depth) {}
+
   // What came of the command, a line each. Errors: what is wrong with the command.
   absl::StatusOr<std::vector<std::string>> Do(Command& command);
 
@@ -85,7 +88,7 @@ class Stage {
                        .vocab_size = 1000,
                        .bytes_per_entry = 100};
   ScheduleLimits limits_{.slots = 4, .kv_pages = 64, .step_rows_max = 256, .step_tokens_max = 256};
-  int depth_ = 0;
+  std::optional<int> depth_;
   EngineOptions options_;  // the same limits, as admission reads them
   std::optional<Driver> driver_;
   std::optional<Narrator> narrator_;

@@ -23,8 +23,13 @@ void Queue::AddLaunch(const LaunchShape& shape, std::function<void()> thread) {
   Add([shape, seed = launches_++, thread = std::move(thread)] { Launch(shape, seed, thread); });
 }
 
-void Queue::RunAll() {
-  for (const std::function<void()>& work : std::exchange(waiting_, {})) work();
+void Queue::RunTo(int64_t given) {
+  while (done_ < given) {
+    const std::function<void()> work = std::move(waiting_.front());
+    waiting_.pop_front();
+    ++done_;
+    work();
+  }
 }
 
 }  // namespace catserve::cuda::emulator

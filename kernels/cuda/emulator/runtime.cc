@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/cuda/emulator/memory.h"
+#include "kernels/cuda/emulator/pace.h"
 #include "kernels/cuda/emulator/queue.h"
 #include "kernels/cuda/emulator/work.h"
 
@@ -24,6 +25,11 @@ constexpr int64_t kAlignment = 256;
 int64_t& NextDeviceBytes() {
   static int64_t bytes = int64_t{4} << 30;
   return bytes;
+}
+
+emulator::Pace& NextPace() {
+  static emulator::Pace pace = emulator::Pace::kLazy;
+  return pace;
 }
 
 // Host memory as fresh memory of a device is: nobody knows what is in it.
@@ -44,11 +50,12 @@ absl::Status CheckSize(int64_t bytes) {
 }  // namespace
 
 void emulator::SetDeviceBytes(int64_t bytes) { NextDeviceBytes() = bytes; }
+void emulator::SetPace(Pace pace) { NextPace() = pace; }
 
 class Runtime::Impl {
  public:
   DeviceFacts facts{.name = "emulated", .compute_capability = 90, .multiprocessors = 2};
-  emulator::Queue queue;
+  emulator::Queue queue{NextPace()};
   DeviceMemory memory{.free = NextDeviceBytes(), .total = NextDeviceBytes()};
   std::map<const void*, int64_t> taken;  // bytes of the device's memory, rounded
 
@@ -115,5 +122,8 @@ void Runtime::Zero(void* data, int64_t bytes) {
 }
 
 void Runtime::Synchronize() { impl_->queue.RunAll(); }
+
+int64_t Runtime::Mark() { return impl_->queue.given(); }
+void Runtime::Wait(int64_t mark) { impl_->queue.RunTo(mark); }
 
 }  // namespace catserve::cuda

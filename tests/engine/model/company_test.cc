@@ -1,17 +1,19 @@
 // The real model under the real scheduler: a request's tokens and their log-probabilities are
-// bitwise those it gets alone, whatever shares its memory and its steps.
-#include <map>
+// bitwise those it gets alone, whatever shares its memory and its steps, and when results come.
+#include <deque>
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "engine/schedule/scheduler.h"
+#include "engine/model/model.h"
+#include "engine/model/model_executor.h"
 #include "gtest/gtest.h"
 #include "kernels/backend_factory.h"
+#include "tests/engine/model/core.h"
 #include "tests/engine/model/golden.h"
 #include "tests/engine/model/model_runner.h"
-#include "tests/engine/schedule/driver.h"
 
 namespace catserve::testing {
 namespace {
@@ -28,67 +30,35 @@ std::vector<TokenId> Joined(std::vector<TokenId> a, const std::vector<TokenId>& 
   return a;
 }
 
-// Scheduler and model, turned by hand.
-class Core {
+// An executor whose results come one step late, as those of a device do.
+class OneStepLate final : public StepExecutor {
  public:
-  Core(const Model& model, Backend& backend, ScheduleLimits limits, DType kv_dtype)
-      : scheduler_(Geometry(model.config(), kv_dtype), limits),
-        executor_(ModelExecutor::Create(model, backend,
-                                        {.slots = limits.slots,
-                                         .kv_pages = limits.kv_pages,
-                                         .kv_dtype = kv_dtype,
-                                         .step_rows_max = limits.step_rows_max})
-                      .value()) {}
+  explicit OneStepLate(std::unique_ptr<StepExecutor> executor) : executor_(std::move(executor)) {}
 
-  RequestKey Add(const Request& request) {
-    const RequestKey key = next_key_++;
-    stories_[key].tokens.resize(request.choices);
-    stories_[key].ends.resize(request.choices);
-    scheduler_.Add(key, request, now_);
-    return key;
-  }
-  bool Step() {
-    now_ += absl::Seconds(1);
-    const StepPlan plan = scheduler_.Plan(now_);
-    Read(scheduler_.TakeReports());
-    if (plan.empty()) return false;
+  void Launch(const StepPlan& plan) override {
     executor_->Launch(plan);
-    Read(scheduler_.Commit(executor_->Collect(), now_));
-    return true;
+    results_.push_back(executor_->Collect());
   }
-  void Steps(int count) {
-    for (int i = 0; i < count; ++i) Step();
+  StepResult Collect() override {
+    StepResult oldest = std::move(results_.front());
+    results_.pop_front();
+    return oldest;
   }
-  void Run() {
-    while (Step()) {
-    }
-  }
-  Story Tell(const Request& request) {
-    const RequestKey key = Add(request);
-    Run();
-    return stories_[key];
-  }
-  Scheduler& scheduler() { return scheduler_; }
-  const Story& story(RequestKey key) { return stories_[key]; }
+  int PipelineDepth() const override { return 1; }
 
  private:
-  void Read(std::vector<Report> reports) {
-    for (Report& report : reports) std::visit(stories_[report.key], report.event);
-  }
-
-  Scheduler scheduler_;
-  std::unique_ptr<ModelExecutor> executor_;
-  std::map<RequestKey, Story> stories_;
-  RequestKey next_key_ = 1;
-  absl::Time now_ = absl::FromUnixSeconds(1'000'000);
+  std::unique_ptr<StepExecutor> executor_;
+  std::deque<StepResult> results_;
 };
 
 struct Setting {
   std::string model;
   DType kv_dtype = DType::kF32;
+  bool one_step_late = false;
 };
 std::ostream& operator<<(std::ostream& out, const Setting& s) {
-  return out << s.model << " with KV in " << Name(s.kv_dtype);
+  return out << s.model << " with KV in " << Name(s.kv_dtype)
+             << (s.one_step_late ? ", one step late" : "");
 }
 
 class CompanyTest : public ::testing::TestWithParam<Setting> {
@@ -96,7 +66,19 @@ class CompanyTest : public ::testing::TestWithParam<Setting> {
   static inline const ScheduleLimits kRoomy{.slots = 8, .kv_pages = 200, .step_rows_max = 512};
 
   Core MakeCore(const ScheduleLimits& limits = kRoomy) {
-    return Core(*model_, *backend_, limits, GetParam().kv_dtype);
+    return MakeCore(limits, GetParam().one_step_late);
+  }
+  Core MakeCore(const ScheduleLimits& limits, bool one_step_late) {
+    const DType kv_dtype = GetParam().kv_dtype;
+    std::unique_ptr<StepExecutor> executor =
+        ModelExecutor::Create(*model_, *backend_,
+                              {.slots = limits.slots,
+                               .kv_pages = limits.kv_pages,
+                               .kv_dtype = kv_dtype,
+                               .step_rows_max = limits.step_rows_max})
+            .value();
+    if (one_step_late) executor = std::make_unique<OneStepLate>(std::move(executor));
+    return Core(Geometry(model_->config(), kv_dtype), limits, std::move(executor));
   }
 
   int32_t ChunkSize(int32_t wanted) const {
@@ -128,7 +110,7 @@ class CompanyTest : public ::testing::TestWithParam<Setting> {
     }
   }
   void ExpectAsAlone(const Story& story, const Request& request) {
-    ExpectSame(story, MakeCore().Tell(request));
+    ExpectSame(story, MakeCore(kRoomy, /*one_step_late=*/false).Tell(request));
   }
 
   std::unique_ptr<Backend> backend_ = MakeBackend("cpu", 1).value();
@@ -234,12 +216,14 @@ TEST_P(AdaptiveCompanyTest, AfterAChangeOfBudgetTokensAreThoseOfAFreshPrefill) {
   EXPECT_EQ(fresh.ids(), std::vector<TokenId>(ids.begin() + before, ids.end()));
 }
 
-const Setting kAdaptive[] = {{"adaptive-tiny"}, {"adaptive-tiny", DType::kI8}};
+const Setting kAdaptive[] = {
+    {"adaptive-tiny"}, {"adaptive-tiny", DType::kI8}, {"adaptive-tiny", DType::kF32, true}};
 
 std::vector<Setting> Settings() {
   std::vector<Setting> settings(std::begin(kAdaptive), std::end(kAdaptive));
   for (const std::string& model : kGoldenModels) {
-    if (model != kAdaptive[0].model) settings.push_back({model});
+    if (model == kAdaptive[0].model) continue;
+    for (const bool late : {false, true}) settings.push_back({model, DType::kF32, late});
   }
   return settings;
 }
@@ -247,7 +231,7 @@ std::vector<Setting> Settings() {
 std::string TestName(const ::testing::TestParamInfo<Setting>& info) {
   std::string name = info.param.model + "_" + Name(info.param.kv_dtype);
   name[name.find('-')] = '_';
-  return name;
+  return info.param.one_step_late ? name + "_late" : name;
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, AdaptiveCompanyTest, ::testing::ValuesIn(kAdaptive), TestName);

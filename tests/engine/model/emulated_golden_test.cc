@@ -44,21 +44,17 @@ class UploadsOfSteps final : public StepExecutor {
   explicit UploadsOfSteps(StepExecutor& executor) : executor_(executor) {}
 
   void Launch(const StepPlan& plan) override {
-    before_ = cuda::emulator::Work::Given().uploads();
+    const int64_t before = cuda::emulator::Work::Given().uploads();
     executor_.Launch(plan);
+    uploads.push_back(cuda::emulator::Work::Given().uploads() - before);
   }
-  StepResult Collect() override {
-    StepResult result = executor_.Collect();
-    uploads.push_back(cuda::emulator::Work::Given().uploads() - before_);
-    return result;
-  }
+  StepResult Collect() override { return executor_.Collect(); }
   int PipelineDepth() const override { return executor_.PipelineDepth(); }
 
   std::vector<int64_t> uploads;
 
  private:
   StepExecutor& executor_;
-  int64_t before_ = 0;
 };
 
 struct Answers {

@@ -5,6 +5,7 @@
 
 #include "gmock/gmock.h"
 #include "kernels/cuda/emulator/memory.h"
+#include "kernels/cuda/emulator/pace.h"
 #include "kernels/cuda/emulator/work.h"
 #include "kernels/cuda/gather.cuh"
 #include "kernels/cuda/paged_attention_decode.cuh"
@@ -92,6 +93,62 @@ TEST(EmulatedBackend, ListsOfManyOperationsGoUpInOneCopy) {
   EXPECT_EQ(std::vector<float>(got.begin(), got.begin() + 8), std::vector<float>(8, 0.5f));
   const std::vector<float> rows = table.Read();
   EXPECT_TRUE(std::equal(got.begin() + 8, got.end(), rows.begin() + 24));
+}
+
+// Gathers two rows of a table in each of so many steps, from `first` on.
+void GatherInSteps(Backend& backend, const Tensor& table, std::span<const Tensor> outs,
+                   std::vector<int64_t>& submitted) {
+  const TensorView tables[] = {table};
+  for (const Tensor& out : outs) {
+    const auto row = static_cast<int32_t>(submitted.size());
+    backend.Gather(out, tables, {}, std::vector<GatherRow>{{0, row}, {0, row + 1}});
+    submitted.push_back(backend.Submit());
+  }
+}
+
+// A device that does nothing until it must: the first of two steps is done when it is awaited, the
+// second is not begun, and its lists have not taken the place of the first's.
+TEST(EmulatedBackend, AwaitingAStepLeavesTheNextToTheDevice) {
+  const auto backend = Make("cuda-emulated");
+  const Tensor table(*backend, {8, 4}, Random(45).Normal(32));
+  const std::vector<float> rows = table.Read();
+  const Tensor outs[] = {Tensor(*backend, {2, 4}), Tensor(*backend, {2, 4}),
+                         Tensor(*backend, {2, 4})};
+  std::vector<int64_t> submitted;
+  GatherInSteps(*backend, table, std::span(outs).first(2), submitted);
+  const auto holds = [&](int step) {  // without waiting: emulated memory is the host's
+    return std::memcmp(outs[step].view().data, rows.data() + 4 * step, 8 * 4) == 0;
+  };
+  EXPECT_FALSE(holds(0));
+  backend->Await(submitted[0]);
+  EXPECT_TRUE(holds(0));
+  EXPECT_FALSE(holds(1));
+  GatherInSteps(*backend, table, std::span(outs).last(1), submitted);
+  backend->Await(submitted[1]);
+  EXPECT_TRUE(holds(1));
+  EXPECT_FALSE(holds(2));
+  backend->Synchronize();
+  EXPECT_TRUE(holds(2));
+}
+
+// A device that is always done: what the second step drew has not taken the place of the first's.
+TEST(EmulatedBackend, ResultsOfAStepWaitForTheHostWhileTheNextIsDone) {
+  emulator::SetPace(emulator::Pace::kEager);
+  const auto backend = Make("cuda-emulated");
+  emulator::SetPace(emulator::Pace::kLazy);
+  const Tensor logits(*backend, {4, 4}, {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1});
+  std::vector<int64_t> submitted;
+  std::vector<std::vector<TokenDraw>> draws(4, std::vector<TokenDraw>(1));
+  const std::vector<SampleSpec> greedy(1, {.logprobs = 1});
+  for (int32_t step = 0; step < 4; ++step) {
+    backend->Sample(draws[step], logits.view().Rows(step, 1), 4, greedy);
+    submitted.push_back(backend->Submit());
+    if (step == 0) continue;
+    backend->Await(submitted[step - 1]);
+    EXPECT_EQ(draws[step - 1][0].id, step - 1);
+    EXPECT_EQ(draws[step - 1][0].top.size(), 1) << "taken once";
+    EXPECT_TRUE(draws[step][0].top.empty()) << "not yet taken";
+  }
 }
 
 TEST(EmulatedBackend, SaysWhatItsMemoryHoldsAndRefusesMore) {
