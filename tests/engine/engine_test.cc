@@ -110,33 +110,35 @@ class Listener {
   std::optional<FinishedEvent> finished_;
 };
 
-TEST(Engine, ServesOneRequestAndComesToRest) {
-  for (const int depth : {0, 1}) {
-    FakeExecutor executor(CatShape(), Fake(depth));
-    Engine engine(CatShape(), executor, kOptions);
-    Listener listener;
-    ASSERT_TRUE(engine.Submit(Generate(Words(9), 4, 20), listener.sink()).ok());
-    const FinishedEvent end = listener.WaitForEnd();
-    EXPECT_EQ(end.reason, FinishReason::kLength);
-    EXPECT_EQ(listener.ids().size(), 20u);
-    const EngineLoad load = engine.Load();
-    EXPECT_EQ(load.running, 0);
-    EXPECT_EQ(load.waiting, 0);
-    EXPECT_EQ(load.kv_pages_used, 0);
-    EXPECT_EQ(load.kv_pages_total, 100);
-    EXPECT_EQ(load.steps, 20);
-    EXPECT_EQ(load.chunks_compressed, 7);
-    // A token, or a summary with the separator; at first two summaries behind g_0, S and a token.
-    EXPECT_EQ(load.step_rows, (std::array<int64_t, kStepRowsBuckets>{14, 5, 0, 1}));
-    EXPECT_EQ(load.rows, 14 + 5 * 2 + 5);
-    EXPECT_EQ(load.times.compress, 7 * 4 * kFakeTokenTime);
-    EXPECT_EQ(load.waiting_max, 8);
-    EXPECT_EQ(load.live_tokens, 0);
-  }
+// What must hold whether the engine waits for each step or launches the next before.
+class EngineAtDepth : public testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Depths, EngineAtDepth, testing::Values(0, 1));
+
+TEST_P(EngineAtDepth, ServesOneRequestAndComesToRest) {
+  FakeExecutor executor(CatShape(), Fake(GetParam()));
+  Engine engine(CatShape(), executor, kOptions);
+  Listener listener;
+  ASSERT_TRUE(engine.Submit(Generate(Words(9), 4, 20), listener.sink()).ok());
+  const FinishedEvent end = listener.WaitForEnd();
+  EXPECT_EQ(end.reason, FinishReason::kLength);
+  EXPECT_EQ(listener.ids().size(), 20u);
+  const EngineLoad load = engine.Load();
+  EXPECT_EQ(load.running, 0);
+  EXPECT_EQ(load.waiting, 0);
+  EXPECT_EQ(load.kv_pages_used, 0);
+  EXPECT_EQ(load.kv_pages_total, 100);
+  EXPECT_EQ(load.steps, 20);
+  EXPECT_EQ(load.chunks_compressed, 7);
+  // A token, or a summary with the separator; at first two summaries behind g_0, S and a token.
+  EXPECT_EQ(load.step_rows, (std::array<int64_t, kStepRowsBuckets>{14, 5, 0, 1}));
+  EXPECT_EQ(load.rows, 14 + 5 * 2 + 5);
+  EXPECT_EQ(load.times.compress, 7 * 4 * kFakeTokenTime);
+  EXPECT_EQ(load.waiting_max, 8);
+  EXPECT_EQ(load.live_tokens, 0);
 }
 
-TEST(Engine, ManyCallersGetWhatTheyWouldGetAlone) {
-  FakeExecutor executor(CatShape(), Fake(1));
+TEST_P(EngineAtDepth, ManyCallersGetWhatTheyWouldGetAlone) {
+  FakeExecutor executor(CatShape(), Fake(GetParam()));
   Engine engine(CatShape(), executor, kOptions);
   std::vector<std::thread> callers;
   std::atomic<int> served = 0;
@@ -163,9 +165,9 @@ TEST(Engine, ManyCallersGetWhatTheyWouldGetAlone) {
   EXPECT_EQ(engine.Load().kv_pages_used, 0);
 }
 
-TEST(Engine, CancelReachesARunningStreamWithinOneStep) {
+TEST_P(EngineAtDepth, CancelReachesARunningStreamWithinOneStep) {
   Gate gate;
-  FakeExecutorOptions options = Fake();
+  FakeExecutorOptions options = Fake(GetParam());
   options.before_collect = [&gate] { gate.Pass(); };
   FakeExecutor executor(CatShape(), options);
   Engine engine(CatShape(), executor, kOptions);
@@ -216,38 +218,36 @@ TEST(Engine, AFullQueuePushesBackAndRecovers) {
   late.WaitForEnd();
 }
 
-TEST(Engine, APausedRequestGetsNoRowsAndGoesOnWhereItWas) {
-  for (const int depth : {0, 1}) {
-    Gate gate;
-    FakeExecutorOptions options = Fake(depth);
-    options.before_collect = [&gate] { gate.Pass(); };
-    FakeExecutor executor(CatShape(), options);
-    Engine engine(CatShape(), executor, kOptions);
-    Listener slow, quick;
-    const auto key = engine.Submit(Generate(Words(9, 1), 4, 60), slow.sink());
-    gate.LetOnePass();
-    gate.WaitForStep(2);
-    engine.Pause(*key);
-    ASSERT_TRUE(engine.Submit(Generate(Words(9, 2), 4, 40), quick.sink()).ok());
-    gate.Open();
-    EXPECT_EQ(quick.WaitForEnd().reason, FinishReason::kLength);
-    EXPECT_LE(slow.ids().size(), 3u);  // what was launched before
-    EXPECT_EQ(engine.Load().paused, 1);
-    engine.Resume(*key);
-    EXPECT_EQ(slow.WaitForEnd().reason, FinishReason::kLength);
-    EXPECT_EQ(engine.Load().paused, 0);
-    Listener alone;
-    ASSERT_TRUE(engine.Submit(Generate(Words(9, 1), 4, 60), alone.sink()).ok());
-    alone.WaitForEnd();
-    EXPECT_EQ(slow.ids(), alone.ids());
-    engine.Pause(*key);  // finished: ignored
-  }
+TEST_P(EngineAtDepth, APausedRequestGetsNoRowsAndGoesOnWhereItWas) {
+  Gate gate;
+  FakeExecutorOptions options = Fake(GetParam());
+  options.before_collect = [&gate] { gate.Pass(); };
+  FakeExecutor executor(CatShape(), options);
+  Engine engine(CatShape(), executor, kOptions);
+  Listener slow, quick;
+  const auto key = engine.Submit(Generate(Words(9, 1), 4, 60), slow.sink());
+  gate.LetOnePass();
+  gate.WaitForStep(2);
+  engine.Pause(*key);
+  ASSERT_TRUE(engine.Submit(Generate(Words(9, 2), 4, 40), quick.sink()).ok());
+  gate.Open();
+  EXPECT_EQ(quick.WaitForEnd().reason, FinishReason::kLength);
+  EXPECT_LE(slow.ids().size(), 3u);  // what was launched before
+  EXPECT_EQ(engine.Load().paused, 1);
+  engine.Resume(*key);
+  EXPECT_EQ(slow.WaitForEnd().reason, FinishReason::kLength);
+  EXPECT_EQ(engine.Load().paused, 0);
+  Listener alone;
+  ASSERT_TRUE(engine.Submit(Generate(Words(9, 1), 4, 60), alone.sink()).ok());
+  alone.WaitForEnd();
+  EXPECT_EQ(slow.ids(), alone.ids());
+  engine.Pause(*key);  // finished: ignored
 }
 
-TEST(Engine, APausedRequestStillEndsInTime) {
+TEST_P(EngineAtDepth, APausedRequestStillEndsInTime) {
   HandClock clock;
   Gate gate;
-  FakeExecutorOptions options = Fake();
+  FakeExecutorOptions options = Fake(GetParam());
   options.before_collect = [&gate] { gate.Pass(); };
   FakeExecutor executor(CatShape(), options);
   Engine engine(CatShape(), executor, kOptions, clock);
@@ -280,10 +280,10 @@ TEST(Engine, AResultThatMakesRoomStartsWhoWaits) {
   EXPECT_EQ(second.WaitForEnd().reason, FinishReason::kLength);
 }
 
-TEST(Engine, TheDeadlineIsReadFromTheClock) {
+TEST_P(EngineAtDepth, TheDeadlineIsReadFromTheClock) {
   HandClock clock;
   Gate gate;
-  FakeExecutorOptions options = Fake();
+  FakeExecutorOptions options = Fake(GetParam());
   options.before_collect = [&gate] { gate.Pass(); };
   FakeExecutor executor(CatShape(), options);
   Engine engine(CatShape(), executor, {.slots = 1, .kv_pages = 100}, clock);
@@ -301,8 +301,8 @@ TEST(Engine, TheDeadlineIsReadFromTheClock) {
   EXPECT_EQ(running.WaitForEnd().reason, FinishReason::kLength);
 }
 
-TEST(Engine, DrainLetsWhatRunsFinishAndRefusesTheRest) {
-  FakeExecutor executor(CatShape(), Fake(1));
+TEST_P(EngineAtDepth, DrainLetsWhatRunsFinishAndRefusesTheRest) {
+  FakeExecutor executor(CatShape(), Fake(GetParam()));
   Engine engine(CatShape(), executor, kOptions);
   std::vector<Listener> listeners(6);
   for (Listener& listener : listeners) {
@@ -318,8 +318,8 @@ TEST(Engine, DrainLetsWhatRunsFinishAndRefusesTheRest) {
   engine.Drain(absl::ZeroDuration());
 }
 
-TEST(Engine, DrainCancelsWhatIsLeftAfterItsLimit) {
-  FakeExecutorOptions options = Fake();
+TEST_P(EngineAtDepth, DrainCancelsWhatIsLeftAfterItsLimit) {
+  FakeExecutorOptions options = Fake(GetParam());
   options.before_collect = [] { absl::SleepFor(absl::Milliseconds(5)); };
   FakeExecutor executor(CatShape(), options);
   Engine engine(CatShape(), executor, kOptions);
@@ -331,23 +331,21 @@ TEST(Engine, DrainCancelsWhatIsLeftAfterItsLimit) {
   EXPECT_LT(listener.ids().size(), 120u);
 }
 
-TEST(Engine, ItsEndTellsEveryoneWhoWaits) {
-  for (const int depth : {0, 1}) {
-    std::vector<Listener> listeners(7);  // four run, three wait
-    {
-      FakeExecutorOptions options = Fake(depth);
-      options.before_collect = [] { absl::SleepFor(absl::Milliseconds(2)); };
-      FakeExecutor executor(CatShape(), options);
-      Engine engine(CatShape(), executor, kOptions);
-      for (Listener& listener : listeners) {
-        ASSERT_TRUE(engine.Submit(Generate(Words(9), 4, 119), listener.sink()).ok());
-      }
-      listeners[0].WaitForTokens(3);
-    }
+TEST_P(EngineAtDepth, ItsEndTellsEveryoneWhoWaits) {
+  std::vector<Listener> listeners(7);  // four run, three wait
+  {
+    FakeExecutorOptions options = Fake(GetParam());
+    options.before_collect = [] { absl::SleepFor(absl::Milliseconds(2)); };
+    FakeExecutor executor(CatShape(), options);
+    Engine engine(CatShape(), executor, kOptions);
     for (Listener& listener : listeners) {
-      ASSERT_TRUE(listener.finished());
-      EXPECT_EQ(listener.WaitForEnd().reason, FinishReason::kFailed);
+      ASSERT_TRUE(engine.Submit(Generate(Words(9), 4, 119), listener.sink()).ok());
     }
+    listeners[0].WaitForTokens(3);
+  }
+  for (Listener& listener : listeners) {
+    ASSERT_TRUE(listener.finished());
+    EXPECT_EQ(listener.WaitForEnd().reason, FinishReason::kFailed);
   }
 }
 
