@@ -1,6 +1,7 @@
 #include "kernels/cpu/thread_pool.h"
 
 #include <algorithm>
+#include <chrono>
 #include <limits>
 #include <utility>
 
@@ -10,15 +11,36 @@
 namespace catserve::cpu {
 namespace {
 
-// Some microseconds: the operations of one layer follow each other faster than a futex wakes, but
-// a machine that is busy with other work must not lose its cores to waiting.
-constexpr int kSpins = 4000;
+// What one thread does alone between two operations is over by then, and the others are still
+// awake: to be woken takes as long. But a machine that is busy with other work must not lose its
+// cores to waiting.
+constexpr std::chrono::microseconds kSpin{50};
+
+// A range of pieces in one word.
+constexpr uint64_t Pack(int64_t begin, int64_t end) {
+  return static_cast<uint64_t>(end) << 32 | static_cast<uint64_t>(begin);
+}
+constexpr int Begin(uint64_t pieces) { return static_cast<int>(pieces & 0xffffffff); }
+constexpr int End(uint64_t pieces) { return static_cast<int>(pieces >> 32); }
+
+// Leaves the core to the other thread that may share it.
+void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
 
 template <typename Condition>
 bool SpinUntil(Condition condition) {
-  for (int i = 0; i < kSpins; ++i) {
-    if (condition()) return true;
-  }
+  const auto end = std::chrono::steady_clock::now() + kSpin;
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (condition()) return true;
+      Pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
   return false;
 }
 
@@ -28,6 +50,8 @@ ThreadPool::ThreadPool(int threads, std::function<void(int)> on_start)
     : on_start_(std::move(on_start)) {
   CATSERVE_CHECK(threads >= 0) << "threads is " << threads << "; 0 means one per core";
   if (threads == 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  shares_ = std::vector<Unclaimed>(static_cast<size_t>(threads));
+  threads_.reserve(static_cast<size_t>(threads) - 1);
   for (int worker = 1; worker < threads; ++worker) {
     threads_.emplace_back([this, worker] { Loop(worker); });
   }
@@ -49,24 +73,37 @@ void ThreadPool::Run(int pieces, int workers, absl::FunctionRef<void(int, int)> 
   }
   work_ = &work;
   unfinished_.store(static_cast<uint32_t>(pieces), std::memory_order_relaxed);
-  // Sequentially consistent, here and in AwaitWork: either this thread sees the sleeper, or the
-  // sleeper sees the pieces.
-  unclaimed_ = static_cast<uint32_t>(pieces);
-  if (sleepers_ > 0) {
-    ++calls_;
-    FutexWake(calls_, workers - 1);
+  for (int i = 0; i < workers; ++i) {
+    const Range share = Share(pieces, i, workers);
+    shares_[i].pieces.store(Pack(share.begin, share.end), std::memory_order_release);
   }
+  // Sequentially consistent, here and in AwaitCall: either this thread sees the sleeper, or the
+  // sleeper sees the call.
+  ++calls_;
+  if (sleepers_ > 0) FutexWake(calls_, workers - 1);
   Work(0);
   AwaitEnd();
 }
 
-bool ThreadPool::Claim(int& piece) {
-  uint32_t unclaimed = unclaimed_.load(std::memory_order_relaxed);
-  while (unclaimed > 0) {
+bool ThreadPool::ClaimFirst(Unclaimed& share, int& piece) {
+  uint64_t pieces = share.pieces.load(std::memory_order_relaxed);
+  while (Begin(pieces) < End(pieces)) {
     // Acquires work_ and all that the caller wrote before the run.
-    if (unclaimed_.compare_exchange_weak(unclaimed, unclaimed - 1, std::memory_order_acquire,
-                                         std::memory_order_relaxed)) {
-      piece = static_cast<int>(unclaimed) - 1;
+    if (share.pieces.compare_exchange_weak(pieces, Pack(Begin(pieces) + 1, End(pieces)),
+                                           std::memory_order_acquire, std::memory_order_relaxed)) {
+      piece = Begin(pieces);
+      return true;
+    }
+  }
+  return false;
+}
+
+bool ThreadPool::ClaimLast(Unclaimed& share, int& piece) {
+  uint64_t pieces = share.pieces.load(std::memory_order_relaxed);
+  while (Begin(pieces) < End(pieces)) {
+    if (share.pieces.compare_exchange_weak(pieces, Pack(Begin(pieces), End(pieces) - 1),
+                                           std::memory_order_acquire, std::memory_order_relaxed)) {
+      piece = End(pieces) - 1;
       return true;
     }
   }
@@ -75,7 +112,12 @@ bool ThreadPool::Claim(int& piece) {
 
 void ThreadPool::Work(int worker) {
   uint32_t done = 0;
-  for (int piece; Claim(piece); ++done) (*work_)(piece, worker);
+  const size_t own = static_cast<size_t>(worker);
+  for (int piece; ClaimFirst(shares_[own], piece); ++done) (*work_)(piece, worker);
+  for (size_t i = 1; i < shares_.size(); ++i) {
+    Unclaimed& share = shares_[(own + i) % shares_.size()];
+    for (int piece; ClaimLast(share, piece); ++done) (*work_)(piece, worker);
+  }
   if (done == 0) return;
   // The last to end wakes the caller; it may do so in a later run, where that does no harm.
   if (unfinished_.fetch_sub(done) == done && caller_sleeps_) FutexWake(unfinished_, 1);
@@ -89,21 +131,22 @@ void ThreadPool::AwaitEnd() {
   caller_sleeps_.store(false, std::memory_order_relaxed);
 }
 
-void ThreadPool::AwaitWork() {
-  const auto called = [this] { return unclaimed_ != 0 || stop_; };
+void ThreadPool::AwaitCall(uint32_t last) {
+  const auto called = [this, last] { return calls_ != last; };
   if (SpinUntil(called)) return;
   ++sleepers_;
-  for (;;) {
-    const uint32_t calls = calls_;
-    if (called()) break;
-    FutexWait(calls_, calls);
-  }
+  while (!called()) FutexWait(calls_, last);
   --sleepers_;
 }
 
 void ThreadPool::Loop(int worker) {
   if (on_start_) on_start_(worker);
-  for (; !stop_; AwaitWork()) Work(worker);
+  for (;;) {
+    const uint32_t last = calls_;  // read first: a call that Work does not see is then waited for
+    if (stop_) return;
+    Work(worker);
+    AwaitCall(last);
+  }
 }
 
 }  // namespace catserve::cpu

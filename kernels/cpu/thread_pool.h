@@ -24,7 +24,9 @@ constexpr Range Share(int64_t items, int64_t piece, int64_t pieces) {
 // Keeps its pace beside other processes: pieces are claimed one by one, by the caller as well, so
 // Run never waits for a worker that the system has not let start; one that comes late finds
 // nothing left. What Run may wait for is a piece that a worker has begun: keep pieces short.
-// Who does which piece is up to chance, so a piece must not depend on who does it.
+// Each worker begins with a share of its own, front to back, so that pieces that follow each other
+// in memory are read as one stream; then it takes from the backs of the others' shares. Who does
+// which piece is up to chance all the same, so a piece must not depend on who does it.
 //
 // Waits passively: a short bounded spin, then a futex. Allocates nothing after construction.
 class ThreadPool {
@@ -46,23 +48,30 @@ class ThreadPool {
   void Run(int pieces, int workers, absl::FunctionRef<void(int piece, int worker)> work);
 
  private:
-  bool Claim(int& piece);
+  // Pieces that nobody has begun, of one share: from the first (lower half) to before the last.
+  struct alignas(64) Unclaimed {
+    std::atomic<uint64_t> pieces{0};
+  };
+
+  // Claims the first piece of a share, or the last.
+  static bool ClaimFirst(Unclaimed& share, int& piece);
+  static bool ClaimLast(Unclaimed& share, int& piece);
   void Work(int worker);  // does pieces until none is unclaimed
   void Loop(int worker);  // of a thread of the pool
-  void AwaitWork();
+  void AwaitCall(uint32_t last);
   void AwaitEnd();
 
   // A claim is what gives the right to read work_: until its piece is done, Run cannot return, so
-  // *work_ lives and belongs to the run that the piece is of. A thread that looked at unclaimed_ in
+  // *work_ lives and belongs to the run that the piece is of. A thread that looked at a share in
   // one run and claims in a later one has claimed a piece of the later one, and reads its work_.
   // Hence nobody needs to know which run it is, and no tag can wrap into a wrong claim.
   const absl::FunctionRef<void(int, int)>* work_ = nullptr;
+  std::vector<Unclaimed> shares_;  // one for each thread
 
   // On lines of their own: claims, ends and sleep do not disturb each other.
-  alignas(64) std::atomic<uint32_t> unclaimed_{0};   // pieces that nobody has begun
   alignas(64) std::atomic<uint32_t> unfinished_{0};  // pieces that are not done
   std::atomic<bool> caller_sleeps_{false};           // on unfinished_
-  alignas(64) std::atomic<uint32_t> calls_{0};       // to wake; threads without work sleep on it
+  alignas(64) std::atomic<uint32_t> calls_{0};       // runs so far; threads without work wait on it
   std::atomic<int> sleepers_{0};                     // threads that sleep, or are about to
   std::atomic<bool> stop_{false};
 

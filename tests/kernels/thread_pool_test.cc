@@ -109,6 +109,16 @@ TEST(ThreadPoolTest, TheCallerDoesAllWhenNobodyElseComes) {
   release.count_down();
 }
 
+// Pieces that follow each other in memory are then one stream.
+TEST(ThreadPoolTest, AThreadDoesItsShareFrontToBackThenHelpsTheOthersFromTheirBacks) {
+  std::latch release(1);
+  ThreadPool pool(3, [&](int) { release.wait(); });
+  std::vector<int> order;
+  pool.Run(9, 3, [&](int piece, int) { order.push_back(piece); });
+  EXPECT_EQ(order, std::vector<int>({0, 1, 2, 5, 4, 3, 8, 7, 6}));
+  release.count_down();
+}
+
 // Runs of one to eight pieces in quick succession, of two functions by turns, each of which dies
 // with its run: a thread that is late for one must not do it in the next, nor any piece twice.
 TEST(ThreadPoolTest, LateThreadsNeverMixUpRuns) {

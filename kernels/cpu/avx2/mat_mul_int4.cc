@@ -55,9 +55,11 @@ void MultiplyPacked(const Int4Tile& t) {
   for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_ps();
   for (int64_t g = 0; g < t.groups; ++g) {
     const Int4Group& w = t.panels[g];
-    const char* ahead = reinterpret_cast<const char*>(&w + kGroupsAhead);
+    if constexpr (R > 1) {  // one row leaves it to the processor, as in mat_mul.cc
+      const char* ahead = reinterpret_cast<const char*>(&w + kGroupsAhead);
 #pragma GCC unroll 5
-    for (int64_t i = 0; i < 5; ++i) _mm_prefetch(ahead + 64 * i, _MM_HINT_T0);
+      for (int64_t i = 0; i < 5; ++i) _mm_prefetch(ahead + 64 * i, _MM_HINT_T0);
+    }
 #pragma GCC unroll 2
     for (int64_t half = 0; half < 2; ++half) {
       __m256i pairs[R];

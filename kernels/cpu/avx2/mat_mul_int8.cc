@@ -2,7 +2,8 @@
 // multiplied by pairs of inputs sixteen at a time. Sums within a group are exact, so only the order
 // of the groups shows in the bits.
 //
-// One panel at a time also for one row: several streams from memory, panels apart, were slower.
+// One panel at a time also for one row: several streams from memory, panels apart, were slower. One
+// row leaves fetching ahead to the processor, as in mat_mul.cc.
 // vpmaddubsw takes twice as many products, but needs one factor without a sign (vpsignb) and its
 // results widened before they are added (vpmaddwd): on the two multipliers of Zen 2 and 3 these
 // three take longer than two times vpmaddwd.
@@ -80,7 +81,7 @@ void Multiply(const Int8Tile& t) {
 template <bool kFetch>
 void MultiplyRows(const Int8Tile& t) {
   switch (t.rows) {
-    case 1: return Multiply<1, kFetch>(t);
+    case 1: return Multiply<1, false>(t);
     case 2: return Multiply<2, kFetch>(t);
     case 3: return Multiply<3, kFetch>(t);
     default: return Multiply<4, kFetch>(t);
