@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <tuple>
 
 #include "absl/status/statusor.h"
 #include "kernels/float8.h"
@@ -121,6 +122,30 @@ struct DeviceMemory {
   int64_t total = 0;
 };
 
+// Work that recurs in many steps, as far as its shapes are concerned.
+enum class PartKind : uint8_t { kOther, kCompressor, kDecoder, kOutput };
+
+// What is given between BeginPart and the next BeginPart, a Copy or Submit. Parts that are equal
+// are the same operations on the same shapes and memory, over other lists.
+struct StepPart {
+  PartKind kind = PartKind::kOther;  // kOther: like no other
+  int32_t rows = 0;
+  int32_t chunk_size = 0;  // kCompressor's
+
+  bool operator<(const StepPart& other) const {
+    return std::tie(kind, rows, chunk_size) < std::tie(other.kind, other.rows, other.chunk_size);
+  }
+};
+
+// How often the parts of steps, others than kOther's, were run in which way.
+struct PartCounts {
+  int64_t replayed = 0;  // in one go, as recorded
+  int64_t recorded = 0;  // and run in one go
+  int64_t first = 0;     // launch by launch: nothing like it came before
+  int64_t differed = 0;  // launch by launch: unlike what was recorded of its equals
+  int64_t refused = 0;   // launch by launch: the device would not record it
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -163,6 +188,13 @@ class Backend {
   // their Await when operations are given, and none has to wait. 0: operations are done when they
   // return, and nothing is gained by giving them early.
   virtual int StepsAhead() const { return 0; }
+
+  // Announces a part of a step, which a backend may record and replay (nothing changes in what is
+  // computed), and how many rows a batch is best padded to for parts to recur.
+  virtual void BeginPart(const StepPart& /*part*/) {}
+  virtual int64_t PaddedRows(int64_t rows) const { return rows; }
+  // Since the backend was made. Any thread may ask.
+  virtual PartCounts part_counts() const { return {}; }
 
   // Copies bytes between host and device memory or within it, in order with the operations. A host
   // source may change after the call; a host destination is valid after Synchronize. The default

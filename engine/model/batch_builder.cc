@@ -108,6 +108,21 @@ void BuildCompressorBatch(const ModelConfig& config, const HistoryShape& history
   }
 }
 
+bool Decodes(const StepPlan& plan) {
+  constexpr int32_t kRowsMax = 2;  // a summary and its separator
+  return std::all_of(plan.runs.begin(), plan.runs.end(),
+                     [](const RowRun& run) { return run.row_count <= kRowsMax; });
+}
+
+void PadDecoderBatch(int64_t rows, DecoderBatch* batch) {
+  const auto size = static_cast<size_t>(rows);
+  CATSERVE_CHECK(size >= batch->inputs.size()) << "a batch of more rows than it is padded to";
+  batch->inputs.resize(size, {.table = kTokenTable, .index = 0});
+  batch->positions.resize(size, 0);
+  batch->entries.resize(size, -1);
+  batch->attention.resize(size, {});
+}
+
 void BuildDecoderBatch(const ModelConfig& config, const HistoryShape& history, const StepPlan& plan,
                        std::span<const int32_t> fx_rows, DecoderBatch* batch) {
   const size_t rows = plan.rows.size();

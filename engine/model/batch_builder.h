@@ -53,6 +53,14 @@ struct DecoderBatch {
   std::vector<int64_t> entries;         // where each row's key and value go: page * 16 + entry
   std::vector<AttentionRow> attention;  // page lists lie in plan.page_ids
 };
+
+// Whether the plan's rows recur in other steps: it decodes, and reads no prompts.
+bool Decodes(const StepPlan& plan);
+
+// Appends rows up to so many, which compute what nobody reads: each a token's, seeing no entry and
+// writing none.
+void PadDecoderBatch(int64_t rows, DecoderBatch* batch);
+
 // Aborts on a plan whose runs do not cover its rows or that points outside history, pages or fx.
 void BuildDecoderBatch(const ModelConfig& config, const HistoryShape& history, const StepPlan& plan,
                        std::span<const int32_t> fx_rows, DecoderBatch* batch);

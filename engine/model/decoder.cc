@@ -32,7 +32,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(Backend& backend,
                                                          const Workspace& workspace,
                                                          const KvCache& cache) {
   std::unique_ptr<Decoder> decoder(new Decoder(backend, config, weights, workspace, cache));
-  const int64_t rows = decoder->logits_rows_max();
+  const int64_t rows = backend.PaddedRows(decoder->logits_rows_max());
   absl::StatusOr<std::unique_ptr<Buffer>> normed =
       backend.Allocate(rows * config.decoder.dim * SizeOf(DType::kF32));
   if (!normed.ok()) return normed.status();
@@ -53,7 +53,11 @@ void Decoder::Run(const StepPlan& plan, const TokenHistory& history, const Tenso
         << "page " << page << " of " << cache_.pages() << ": the plan is wrong";
   }
   BuildDecoderBatch(config_, history.shape(), plan, fx_rows, &batch_);
-  const Activations& a = activations_ = workspace_.For(config_.decoder, plan.rows.size());
+  auto rows = static_cast<int64_t>(plan.rows.size());
+  const bool recurs = Decodes(plan);
+  if (recurs) PadDecoderBatch(rows = backend_.PaddedRows(rows), &batch_);
+  const Activations& a = activations_ = workspace_.For(config_.decoder, rows);
+  backend_.BeginPart({recurs ? PartKind::kDecoder : PartKind::kOther, static_cast<int32_t>(rows)});
   const TensorView tables[] = {weights_.tokens.view, fx, weights_.firsts.view,
                                weights_.separator.view};  // by DecoderTable
   backend_.Gather(a.x, {tables, TableCount(config_.kind)}, history.flat(), batch_.inputs);
@@ -76,12 +80,15 @@ TensorView Decoder::Logits(std::span<const int32_t> rows) {
         << "logits of row " << row << ", the plan has " << activations_.x.rows();
     logits_rows_.push_back({0, row, false});
   }
-  const TensorView normed(normed_->data(), DType::kF32, {count, config_.decoder.dim});
-  const TensorView logits(logits_->data(), DType::kF32, {count, config_.padded_vocab_size});
+  const int64_t padded = backend_.PaddedRows(count);
+  logits_rows_.resize(static_cast<size_t>(padded), {.table = 0, .index = 0});
+  const TensorView normed(normed_->data(), DType::kF32, {padded, config_.decoder.dim});
+  const TensorView logits(logits_->data(), DType::kF32, {padded, config_.padded_vocab_size});
+  backend_.BeginPart({PartKind::kOutput, static_cast<int32_t>(padded)});
   backend_.Gather(normed, {&activations_.x, 1}, {}, logits_rows_);
   transformer_.Norm(normed, normed);
   backend_.MatMul(logits, normed, *weights_.output, false);
-  return logits;
+  return logits.Rows(0, count);
 }
 
 }  // namespace catserve

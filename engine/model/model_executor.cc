@@ -109,9 +109,9 @@ absl::StatusOr<std::unique_ptr<ModelExecutor::Impl>> ModelExecutor::Impl::Create
 absl::Status ModelExecutor::Impl::Allocate() {
   const ModelConfig& config = model_.config();
   // However few rows a step has, one chunk must fit.
-  const int64_t rows = config.compresses()
-                           ? std::max(options_.step_rows_max, config.compressor_positions())
-                           : options_.step_rows_max;
+  const int64_t rows = backend_.PaddedRows(
+      config.compresses() ? std::max(options_.step_rows_max, config.compressor_positions())
+                          : options_.step_rows_max);
   absl::StatusOr<Workspace> workspace =
       config.compresses() ? Workspace::Create(backend_, {&config.decoder, &config.compressor}, rows)
                           : Workspace::Create(backend_, {&config.decoder}, rows);

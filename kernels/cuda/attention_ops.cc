@@ -1,5 +1,6 @@
 #include "kernels/cuda/attention_ops.h"
 
+#include <algorithm>
 #include <cmath>
 #include <iterator>
 #include <utility>
@@ -58,6 +59,28 @@ void CheckPages(const PagedAttentionOp::Entries& entries) {
   }
 }
 
+// Of the lists of a launch.
+int64_t BytesOf(const AttentionLaunch& launch) {
+  constexpr int64_t kInt = sizeof(int32_t), kDecode = sizeof(DecodeItem),
+                    kPiece = sizeof(PieceItem), kCombine = sizeof(CombineItem);
+  return kCounts * kInt + launch.items * kDecode + launch.pieces * kPiece +
+         launch.combines * kCombine;
+}
+
+// Of one partial result of a row.
+int64_t SlotBytes(const HeadSpec& spec) {
+  return int64_t{spec.heads} * (spec.head_dim + 2) * SizeOf(DType::kF32);
+}
+
+// Page lists begin so much further on.
+void MovePages(AttentionPlan& plan, int32_t by) {
+  for (DecodeItem& item : plan.decode) item.first_page += by;
+  for (PieceItem& item : plan.pieces) {
+    item.prefix_page += by;
+    item.first_page += by;
+  }
+}
+
 }  // namespace
 
 void PrepareHeadsOp::Run(const TensorView& qkv, const HeadSpec& spec, const Placement& placement) {
@@ -111,31 +134,38 @@ void PagedAttentionOp::SendPlan(const HeadSpec& spec, const Entries& entries) {
   inputs.Add(entries.page_ids);
   if (inputs_.Holds(inputs, *context_.work)) return;
   CheckPages(entries);
-  const AttentionPlan plan =
+  AttentionPlan plan =
       PlanAttention(entries.rows, static_cast<int>(entries.rows.size()), layer, context_.device);
+  WorkQueue& work = *context_.work;
+  // Where a part recurs, blocks beyond the counts return at once.
   launch_ = {.kv = entries.kv.dtype,
              .group = plan.group,
              .split_warps = plan.split_warps,
-             .items = static_cast<int>(plan.decode.size()),
-             .pieces = static_cast<int>(plan.pieces.size()),
-             .combines = static_cast<int>(plan.combines.size())};
-  slots_ = plan.slots;
+             .items = static_cast<int>(work.RoomFor(std::ssize(plan.decode))),
+             .pieces = static_cast<int>(work.RoomFor(std::ssize(plan.pieces))),
+             .combines = static_cast<int>(work.RoomFor(std::ssize(plan.combines)))};
+  const int64_t slots_max = context_.scratch->Fits(SlotBytes(spec), 2);
+  slots_ = std::max<int64_t>(plan.slots, std::min(work.RoomFor(plan.slots), slots_max));
   int32_t counts[kCounts] = {};
-  counts[kDecodeCount] = launch_.items;
-  counts[kPieceCount] = launch_.pieces;
-  counts[kCombineCount] = launch_.combines;
+  counts[kDecodeCount] = static_cast<int32_t>(plan.decode.size());
+  counts[kPieceCount] = static_cast<int32_t>(plan.pieces.size());
+  counts[kCombineCount] = static_cast<int32_t>(plan.combines.size());
+  Packet pages;
+  pages.Add(entries.page_ids);
   Packet lists;
+  work.MakeRoom(pages.size() + BytesOf(launch_), 2 + 3);
+  static_assert(Packet::kAlignment % sizeof(int32_t) == 0);
+  MovePages(plan, static_cast<int32_t>(work.SendApart(pages) / sizeof(int32_t)));
   const int64_t counts_at = lists.Add(std::span<const int32_t>(counts));
-  const int64_t decode_at = lists.Add(plan.decode);
-  const int64_t pieces_at = lists.Add(plan.pieces);
-  const int64_t combines_at = lists.Add(plan.combines);
-  const int64_t pages_at = lists.Add(entries.page_ids);
-  const std::byte* base = context_.work->Send(lists);
+  const int64_t decode_at = lists.Add(plan.decode, launch_.items);
+  const int64_t pieces_at = lists.Add(plan.pieces, launch_.pieces);
+  const int64_t combines_at = lists.Add(plan.combines, launch_.combines);
+  const std::byte* base = work.Send(lists);
   args_.counts = ListAt<int32_t>(base, counts_at);
   args_.decode_items = ListAt<DecodeItem>(base, decode_at);
   args_.piece_items = ListAt<PieceItem>(base, pieces_at);
   args_.combine_items = ListAt<CombineItem>(base, combines_at);
-  args_.page_ids = ListAt<int32_t>(base, pages_at);
+  args_.page_ids = ListAt<int32_t>(work.lists(), 0);
   inputs_.Store(inputs, *context_.work);
 }
 
@@ -150,8 +180,7 @@ void PagedAttentionOp::Run(const TensorView& out, const TensorView& q, const Hea
   if (count == 0) return;
   SendPlan(spec, entries);
   launch_.kv = entries.kv.dtype;
-  const int64_t slot_bytes = int64_t{spec.heads} * (spec.head_dim + 2) * SizeOf(DType::kF32);
-  if (slots_ > context_.scratch->Fits(slot_bytes, 2) && count > 1) {
+  if (slots_ > context_.scratch->Fits(SlotBytes(spec), 2) && count > 1) {
     // More partial results than there is room for: by halves.
     const int64_t half = count / 2;
     for (const auto& [first, rows] : {std::pair{int64_t{0}, half}, {half, count - half}}) {

@@ -10,6 +10,7 @@
 #include "kernels/cuda/attention_ops.h"
 #include "kernels/cuda/device_context.h"
 #include "kernels/cuda/device_matrix.h"
+#include "kernels/cuda/graph_plan.h"
 #include "kernels/cuda/logits_ops.h"
 #include "kernels/cuda/operations.h"
 #include "kernels/shape_checks.h"
@@ -60,6 +61,11 @@ class CudaBackend final : public Backend {
   int64_t Submit() override { return context_->Submit(); }
   void Await(int64_t submitted) override { context_->Await(submitted); }
   int StepsAhead() const override { return kStepsAtOnce - 1; }
+  void BeginPart(const StepPart& part) override { context_->work->BeginPart(part); }
+  int64_t PaddedRows(int64_t rows) const override {
+    return rows >= 1 && rows <= kGraphRowsMax ? RowBucket(static_cast<int>(rows)) : rows;
+  }
+  PartCounts part_counts() const override { return context_->work->part_counts(); }
   void Copy(void* to, const void* from, int64_t bytes) override;
   void Gather(const TensorView& out, std::span<const TensorView> tables, const TensorView& history,
               std::span<const GatherRow> rows) override;

@@ -71,6 +71,24 @@ absl::Status CheckSize(int64_t bytes) {
 
 }  // namespace
 
+class Graph::Impl {
+ public:
+  explicit Impl(cudaGraphExec_t exec) : exec_(exec) {}
+  ~Impl() { cudaGraphExecDestroy(exec_); }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  cudaGraphExec_t exec() const { return exec_; }
+
+ private:
+  cudaGraphExec_t exec_;
+};
+
+Graph::Graph(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Graph::Graph(Graph&& other) noexcept = default;
+Graph& Graph::operator=(Graph&& other) noexcept = default;
+Graph::~Graph() = default;
+
 class Runtime::Impl {
  public:
   ~Impl() {
@@ -153,6 +171,26 @@ int64_t Runtime::Mark() {
 
 void Runtime::Wait(int64_t mark) {
   Require(cudaEventSynchronize(impl_->events[mark % kEvents]), "waiting for a step");
+}
+
+void Runtime::BeginCapture() {
+  Require(cudaStreamBeginCapture(impl_->stream, cudaStreamCaptureModeThreadLocal),
+          "recording a graph");
+}
+
+std::optional<Graph> Runtime::EndCapture() {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t exec = nullptr;
+  cudaError_t error = cudaStreamEndCapture(impl_->stream, &graph);
+  if (error == cudaSuccess) error = cudaGraphInstantiate(&exec, graph, 0);
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  if (error == cudaSuccess) return Graph(std::make_unique<Graph::Impl>(exec));
+  cudaGetLastError();  // a refused graph is no lost device: forget it
+  return std::nullopt;
+}
+
+void Runtime::Launch(const Graph& graph) {
+  Require(cudaGraphLaunch(graph.impl_->exec(), impl_->stream), "replaying a graph");
 }
 
 }  // namespace catserve::cuda

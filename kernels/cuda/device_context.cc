@@ -18,6 +18,7 @@ DeviceBuffer::~DeviceBuffer() {
   context_.buffers.erase(static_cast<const char*>(data_));
   context_.work->Submit();  // what still uses it
   context_.runtime->Free(data_);
+  context_.work->ForgetGraphs();
 }
 
 bool Remembered::Holds(const Packet& inputs, const WorkQueue& work) const {

@@ -18,12 +18,18 @@
 
 namespace catserve::cuda {
 
+// While a graph is recorded: whoever ends the recording is told that it is spoilt.
+inline bool SpoilsCapture(cudaError_t error) {
+  return error >= cudaErrorStreamCaptureUnsupported && error <= cudaErrorStreamCaptureWrongThread;
+}
+
 template <typename Args>
 void Launch(void (*kernel)(Args), const LaunchShape& shape, const Args& args, Stream stream) {
   kernel<<<dim3(shape.blocks_x, shape.blocks_y), shape.threads, 0,
            static_cast<cudaStream_t>(stream.handle)>>>(args);
   const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) BackendLost("launching a kernel", cudaGetErrorString(error));
+  if (error == cudaSuccess || SpoilsCapture(error)) return;
+  BackendLost("launching a kernel", cudaGetErrorString(error));
 }
 
 __device__ inline int ThreadX() { return static_cast<int>(threadIdx.x); }

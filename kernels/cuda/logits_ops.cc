@@ -73,7 +73,7 @@ void Score(DeviceContext& context, std::span<TokenDraw> out, const LogitsRows& r
 }
 
 // The specs' lists, and the rows that point to them.
-const SampleRow* SendRows(DeviceContext& context, std::span<const SampleSpec> specs) {
+void SendRows(DeviceContext& context, std::span<const SampleSpec> specs, SampleArgs& args) {
   Packet lists;
   std::vector<int64_t> bias_ids_at, biases_at, forbidden_at;
   for (const SampleSpec& spec : specs) {
@@ -87,8 +87,9 @@ const SampleRow* SendRows(DeviceContext& context, std::span<const SampleSpec> sp
     biases_at.push_back(lists.Add(biases));
     forbidden_at.push_back(lists.Add(spec.forbidden));
   }
-  context.work->MakeRoom(lists.size() + static_cast<int64_t>(specs.size() * sizeof(SampleRow)), 2);
-  const std::byte* base = context.work->Send(lists);
+  const int64_t room = context.work->RoomFor(std::ssize(specs));
+  context.work->MakeRoom(lists.size() + room * static_cast<int64_t>(sizeof(SampleRow)), 3);
+  const std::byte* base = context.work->lists() + context.work->SendApart(lists);
   std::vector<SampleRow> rows;
   for (size_t i = 0; i < specs.size(); ++i) {
     SampleRow& row = rows.emplace_back(RowOf(specs[i]));
@@ -96,23 +97,28 @@ const SampleRow* SendRows(DeviceContext& context, std::span<const SampleSpec> sp
     row.biases = ListAt<float>(base, biases_at[i]);
     row.forbidden = ListAt<int32_t>(base, forbidden_at[i]);
   }
+  const int32_t count[] = {static_cast<int32_t>(rows.size())};
   Packet packed;
-  packed.Add(rows);
-  return ListAt<SampleRow>(context.work->Send(packed), 0);
+  const int64_t rows_at = packed.Add(rows, room);
+  const int64_t count_at = packed.Add(std::span<const int32_t>(count));
+  const std::byte* sent = context.work->Send(packed);
+  args.rows = ListAt<SampleRow>(sent, rows_at);
+  args.count = ListAt<int32_t>(sent, count_at);
 }
 
 void SampleBlock(DeviceContext& context, std::span<TokenDraw> out, const LogitsRows& rows,
                  std::span<const SampleSpec> specs) {
   const auto count = static_cast<int64_t>(specs.size());
+  const int64_t room = context.work->RoomFor(count);
   context.scratch->Begin();
-  const SampleArgs args{.logits = rows.logits.row<const float>(0),
-                        .stride = rows.logits.row_stride,
-                        .vocab_size = rows.vocab_size,
-                        .rows = SendRows(context, specs),
-                        .z = context.scratch->Take<float>(count * rows.vocab_size),
-                        .counts = context.scratch->Take<uint32_t>(count * rows.vocab_size),
-                        .ids = context.scratch->Take<int32_t>(count)};
-  context.work->Do<LaunchSample>(args, static_cast<int>(count));
+  SampleArgs args{.logits = rows.logits.row<const float>(0),
+                  .stride = rows.logits.row_stride,
+                  .vocab_size = rows.vocab_size,
+                  .z = context.scratch->Take<float>(room * rows.vocab_size),
+                  .counts = context.scratch->Take<uint32_t>(room * rows.vocab_size),
+                  .ids = context.scratch->Take<int32_t>(room)};
+  SendRows(context, specs, args);
+  context.work->Do<LaunchSample>(args, static_cast<int>(room));
   FetchIds(context, out, args.ids);
   std::vector<bool> wanted;
   std::vector<int32_t> top_n;
@@ -161,6 +167,7 @@ void SampleRows(DeviceContext& context, std::span<TokenDraw> out, const TensorVi
   const int64_t row_bytes = int64_t{8} * vocab_size + SizeOf(DType::kI32) + score_bytes;
   const int64_t rows_max =
       std::min(context.scratch->Fits(row_bytes, 6), context.downloads->Fits(score_bytes, 3));
+  if (context.work->RoomFor(logits.rows()) > rows_max) context.work->EndPart();
   for (int64_t first = 0; first < logits.rows(); first += rows_max) {
     const int64_t rows = std::min(rows_max, logits.rows() - first);
     SampleBlock(context, out.subspan(first, rows), {logits.Rows(first, rows), vocab_size},

@@ -154,9 +154,10 @@ struct SampleArgs {
   int64_t stride;
   int32_t vocab_size;  // at most kSampleVocabMax
   const SampleRow* rows;
-  float* z;          // [rows, vocab_size] scratch
-  uint32_t* counts;  // [rows, vocab_size] scratch
-  int32_t* ids;      // [rows]
+  const int32_t* count;  // of rows; blocks beyond it return at once
+  float* z;              // [rows, vocab_size] scratch
+  uint32_t* counts;      // [rows, vocab_size] scratch
+  int32_t* ids;          // [rows]
   bool operator==(const SampleArgs&) const = default;
 };
 

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -20,6 +21,21 @@ struct DeviceFacts {
   std::string name;
   int compute_capability = 0;  // 90: 9.0
   int multiprocessors = 0;
+};
+
+// Work that was recorded from a stream. It holds device memory, and must not outlive its runtime.
+class Graph {
+ public:
+  Graph(Graph&& other) noexcept;
+  Graph& operator=(Graph&& other) noexcept;
+  ~Graph();  // REQUIRES: the device has done what it was given of it
+
+ private:
+  friend class Runtime;
+  class Impl;
+  explicit Graph(std::unique_ptr<Impl> impl);
+
+  std::unique_ptr<Impl> impl_;
 };
 
 // Not thread-safe.
@@ -54,6 +70,14 @@ class Runtime {
   // after it. Marks grow. Of a mark before the last few it may wait for one of those.
   int64_t Mark();
   void Wait(int64_t mark);
+
+  // What stream() is given between the two is recorded, and not done. REQUIRES: it is launches and
+  // copies within the device's memory, which the stream was given once before. Nothing: the device
+  // cannot record that.
+  void BeginCapture();
+  std::optional<Graph> EndCapture();
+  // Gives the stream the recorded work.
+  void Launch(const Graph& graph);
 
  private:
   class Impl;

@@ -190,6 +190,7 @@ __device__ inline int Draw(const Candidates& candidates, const SampleRow& row,
 
 __global__ void __launch_bounds__(kSampleThreads) Sample(const __grid_constant__ SampleArgs args) {
   CATSERVE_SHARED(SampleShared, shared);
+  if (BlockX() >= *args.count) return;
   const int64_t at = int64_t{BlockX()} * args.vocab_size;
   const SampleRow row = args.rows[BlockX()];
   const float* const logits = args.logits + BlockX() * args.stride;

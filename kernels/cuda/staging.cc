@@ -1,6 +1,7 @@
 #include "kernels/cuda/staging.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "kernels/check.h"
@@ -17,6 +18,13 @@ int64_t Aligned(int64_t bytes, int64_t alignment) { return DivideUp(bytes, align
 constexpr int64_t kWithListsMax = 16 << 10;
 
 constexpr size_t kWaitingMax = 1 << 16;
+
+// Places for lists of parts are multiples of this; more makes the gaps between them worse, which go
+// up with them.
+int64_t PlaceUnit(int64_t arena_bytes) {
+  constexpr int64_t kMost = 32 << 10;
+  return std::min(kMost, arena_bytes / 32) / Packet::kAlignment * Packet::kAlignment;
+}
 
 void LaunchCopy(Runtime* runtime, void* to, const void* from, int64_t bytes, Stream /*stream*/) {
   runtime->Copy(to, from, bytes);
@@ -48,37 +56,78 @@ WorkQueue::~WorkQueue() {
   if (pinned_ != nullptr) runtime_.FreePinned(pinned_);
 }
 
+int WorkQueue::PlaceOf(const StepPart& part) {
+  if (part.kind == PartKind::kDecoder) return kDecoderPlace;
+  if (part.kind == PartKind::kOutput) return kOutputPlace;
+  return std::bit_width(static_cast<uint32_t>(part.chunk_size)) % kCompressorPlaces;
+}
+
+void WorkQueue::BeginPart(const StepPart& part) {
+  if (part.kind == PartKind::kOther) return EndPart();
+  waiting_.push_back({.key = part});
+  ++generation_;
+}
+
+void WorkQueue::EndPart() {
+  if (in_part()) waiting_.push_back({});
+}
+
+int64_t WorkQueue::RoomFor(int64_t n) const {
+  if (!in_part() || n == 0) return n;
+  const int64_t rows = waiting_.back().key.rows;
+  return n <= rows ? rows : static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(n)));
+}
+
 void WorkQueue::Add(std::unique_ptr<Task> task) {
-  if (waiting_.size() >= kWaitingMax) Submit();
-  waiting_.push_back(std::move(task));
+  if (waiting_tasks_ >= kWaitingMax) Submit();
+  if (waiting_.empty()) waiting_.push_back({});
+  waiting_.back().tasks.push_back(std::move(task));
+  ++waiting_tasks_;
 }
 
 void WorkQueue::MakeRoom(int64_t bytes, int packets) {
   const int64_t needed = bytes + packets * Packet::kAlignment;
-  CATSERVE_CHECK(needed <= bytes_)
-      << "the lists of one operation take " << needed << " bytes of an upload arena of " << bytes_
-      << ": give the backend a larger one";
+  CATSERVE_CHECK(needed <= bytes_ - places_.back().end)
+      << "the lists of one operation take " << needed << " bytes of an upload arena of "
+      << bytes_ - places_.back().end << ": give the backend a larger one";
   if (needed <= bytes_ - used_) return;
   Synchronize();
   Reset();
 }
 
-int64_t WorkQueue::Stage(const void* from, int64_t bytes) {
-  MakeRoom(bytes, 1);
+void WorkQueue::Write(int64_t at, const void* from, int64_t bytes) {
   std::optional<int64_t>& read_until = read_until_[step_];
   if (read_until) runtime_.Wait(*read_until);
   read_until.reset();
-  const int64_t at = used_;
   if (bytes > 0) std::memcpy(pinned() + at, from, static_cast<size_t>(bytes));
+}
+
+int64_t WorkQueue::Stage(const void* from, int64_t bytes) {
+  MakeRoom(bytes, 1);
+  const int64_t at = used_;
+  Write(at, from, bytes);
   used_ = Aligned(at + bytes, Packet::kAlignment);
   return at;
 }
 
 const std::byte* WorkQueue::Send(const Packet& packet) {
-  return device_ + Stage(packet.data(), packet.size());
+  if (in_part()) {
+    Place& place = places_[PlaceOf(waiting_.back().key)];
+    if (packet.size() <= place.end - place.used) {
+      const int64_t at = place.used;
+      Write(at, packet.data(), packet.size());
+      place.used = std::min(place.end, Aligned(at + packet.size(), Packet::kAlignment));
+      first_unsent_ = std::min(first_unsent_, at);
+      return device_ + at;
+    }
+  }
+  return device_ + SendApart(packet);
 }
 
+int64_t WorkQueue::SendApart(const Packet& packet) { return Stage(packet.data(), packet.size()); }
+
 void WorkQueue::Copy(void* to, const void* from, int64_t bytes) {
+  EndPart();
   Do<LaunchCopy>(&runtime_, to, from, bytes);
 }
 
@@ -86,7 +135,7 @@ void WorkQueue::CopyIn(void* to, const void* from, int64_t bytes) {
   if (bytes <= kWithListsMax) return Copy(to, device_ + Stage(from, bytes), bytes);
   auto* device = static_cast<std::byte*>(to);
   const auto* host = static_cast<const std::byte*>(from);
-  const int64_t piece_max = bytes_ / 2;
+  const int64_t piece_max = (bytes_ - places_.back().end) / 2;
   for (int64_t done = 0; done < bytes;) {
     const int64_t piece = std::min(piece_max, bytes - done);
     Submit();  // what came before, and its lists
@@ -98,11 +147,12 @@ void WorkQueue::CopyIn(void* to, const void* from, int64_t bytes) {
 }
 
 void WorkQueue::Submit() {
-  if (used_ > sent_) runtime_.Copy(device_ + sent_, pinned() + sent_, used_ - sent_);
+  const int64_t from = std::min(sent_, first_unsent_);
+  if (used_ > from) runtime_.Copy(device_ + from, pinned() + from, used_ - from);
   sent_ = used_;
-  for (const std::unique_ptr<Task>& task : std::exchange(waiting_, {})) {
-    task->Run(runtime_.stream());
-  }
+  first_unsent_ = bytes_;
+  waiting_tasks_ = 0;
+  for (Part& part : std::exchange(waiting_, {})) graphs_.Run(part.key, std::move(part.tasks));
 }
 
 void WorkQueue::Synchronize() {
@@ -121,7 +171,15 @@ int64_t WorkQueue::EndStep() {
 
 void WorkQueue::Reset() {
   CATSERVE_CHECK(waiting_.empty()) << "lists are given up while work waits for them";
-  used_ = sent_ = 0;
+  const int64_t unit = PlaceUnit(bytes_);
+  int64_t end = 0;
+  for (Place& place : places_) {
+    const bool twice = &place >= &places_[kOutputPlace];  // they have the longest lists
+    place = {.used = end, .end = end + (twice ? 2 * unit : unit)};
+    end = place.end;
+  }
+  used_ = sent_ = end;
+  first_unsent_ = bytes_;
   ++generation_;
 }
 

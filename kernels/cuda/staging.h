@@ -4,6 +4,7 @@
 // takes the results of the one before, while the device has that to do.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +17,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/backend.h"
+#include "kernels/cuda/part_graphs.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/task.h"
 
@@ -29,16 +32,18 @@ inline constexpr int kStepsAtOnce = 2;
 class Packet {
  public:
   // Returns where the list will lie, in bytes from what WorkQueue::Send returns.
+  // room: for how many of them, if more than there are.
   template <typename T>
-  int64_t Add(std::span<const T> list) {
+  int64_t Add(std::span<const T> list, int64_t room = 0) {
     const int64_t at = (size() + kAlignment - 1) / kAlignment * kAlignment;
-    bytes_.resize(static_cast<size_t>(at) + list.size_bytes());
+    const auto items = std::max(list.size(), static_cast<size_t>(room));
+    bytes_.resize(static_cast<size_t>(at) + items * sizeof(T));
     if (!list.empty()) std::memcpy(bytes_.data() + at, list.data(), list.size_bytes());
     return at;
   }
   template <typename T>
-  int64_t Add(const std::vector<T>& list) {
-    return Add(std::span<const T>(list));
+  int64_t Add(const std::vector<T>& list, int64_t room = 0) {
+    return Add(std::span<const T>(list), room);
   }
 
   bool operator==(const Packet& other) const = default;
@@ -58,8 +63,9 @@ const T* ListAt(const std::byte* base, int64_t at) {
 }
 
 // What the device is given: work, and lists for it. Both wait until Submit, so that the lists of a
-// whole step go up in one copy before its work starts, in the order in which it came. Not
-// thread-safe.
+// whole step go up in one copy before its work starts, in the order in which it came. Parts of a
+// step that recur may be replayed (part_graphs.h): for that their lists lie where those of their
+// equals lay, if their lengths are what the part's rows make them. Not thread-safe.
 class WorkQueue {
  public:
   // REQUIRES: runtime outlives it. Errors: RESOURCE_EXHAUSTED.
@@ -67,6 +73,13 @@ class WorkQueue {
   ~WorkQueue();
   WorkQueue(const WorkQueue&) = delete;
   WorkQueue& operator=(const WorkQueue&) = delete;
+
+  // What follows, up to the next part, copy or Submit, is a part of a step.
+  void BeginPart(const StepPart& part);
+  void EndPart();
+  // A list of n items, or a launch for them, has room for so many: those of the part's rows, and
+  // where that is not enough a power of two, so that few lengths occur.
+  int64_t RoomFor(int64_t n) const;
 
   // Puts kLaunch(args..., stream) at the end of what waits.
   template <auto kLaunch, typename... Args>
@@ -77,6 +90,10 @@ class WorkQueue {
   // Where the packet will lie on the device for whatever the queue is given next, until the arena
   // wraps. REQUIRES: packets in use together were announced by MakeRoom.
   const std::byte* Send(const Packet& packet);
+  // The same for lists whose length says nothing about the part: as an offset from `lists`, and
+  // other from step to step.
+  int64_t SendApart(const Packet& packet);
+  const std::byte* lists() const { return device_; }
 
   // After it packets of so many bytes together, `packets` of them, are sent without a wrap. A wrap
   // submits and waits for the device. Aborts if they are more than the arena.
@@ -97,13 +114,38 @@ class WorkQueue {
 
   // Everything sent so far has been used. REQUIRES: nothing waits.
   void Reset();
-  // Grows when packets sent before are gone.
+  // Grows when packets sent before are gone, or belong to another part.
   int64_t generation() const { return generation_; }
 
+  // To be called when memory of the device was freed: recorded work may use it.
+  void ForgetGraphs() { graphs_.Forget(); }
+  PartCounts part_counts() const { return graphs_.counts(); }
+
  private:
-  WorkQueue(Runtime& runtime, int64_t bytes) : runtime_(runtime), bytes_(bytes) {}
+  // Of the arena, for lists of parts that recur; the rest is used from front to back.
+  struct Place {
+    int64_t used = 0;
+    int64_t end = 0;
+  };
+  static constexpr int kCompressorPlaces = 8;  // by chunk size
+  static constexpr int kOutputPlace = kCompressorPlaces;
+  static constexpr int kDecoderPlace = kOutputPlace + 1;
+  static constexpr int kPlaces = kDecoderPlace + 1;
+
+  struct Part {
+    StepPart key;
+    Tasks tasks;
+  };
+
+  WorkQueue(Runtime& runtime, int64_t bytes) : runtime_(runtime), bytes_(bytes), graphs_(runtime) {
+    Reset();
+  }
+  static int PlaceOf(const StepPart& part);
+  bool in_part() const { return !waiting_.empty() && waiting_.back().key.kind != PartKind::kOther; }
   // Submits what is more than any step has.
   void Add(std::unique_ptr<Task> task);
+  // Puts bytes where the device does not read any more.
+  void Write(int64_t at, const void* from, int64_t bytes);
   // Takes the bytes into the arena; returns where.
   int64_t Stage(const void* from, int64_t bytes);
   std::byte* pinned() const { return pinned_ + step_ * bytes_; }  // of the present step
@@ -117,7 +159,11 @@ class WorkQueue {
   int64_t used_ = 0;
   int64_t sent_ = 0;  // of them, to the device
   int64_t generation_ = 0;
-  std::vector<std::unique_ptr<Task>> waiting_;
+  std::array<Place, kPlaces> places_;
+  int64_t first_unsent_ = 0;  // of the places' bytes; bytes_: there is none
+  std::vector<Part> waiting_;
+  size_t waiting_tasks_ = 0;
+  PartGraphs graphs_;
 };
 
 // Results that the host takes over when the device, or their step, has been waited for. Not

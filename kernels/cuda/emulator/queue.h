@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "kernels/cuda/emulator/pace.h"
 #include "kernels/cuda/launch_shape.h"
@@ -19,9 +21,17 @@ class Queue {
   explicit Queue(Pace pace) : pace_(pace) {}
 
   void Add(std::function<void()> work) {
+    if (recorded_) return recorded_->push_back(std::move(work));
     waiting_.push_back(std::move(work));
     if (pace_ == Pace::kEager) RunAll();
   }
+
+  // What is added between the two is kept for EndCapture, and not done.
+  void BeginCapture() { recorded_.emplace(); }
+  std::vector<std::function<void()>> EndCapture() {
+    return std::move(*std::exchange(recorded_, std::nullopt));
+  }
+  bool capturing() const { return recorded_.has_value(); }
 
   // Every launch runs in another order of its threads. Aborts on a grid that no device takes.
   void AddLaunch(const LaunchShape& shape, std::function<void()> thread);
@@ -35,6 +45,7 @@ class Queue {
  private:
   const Pace pace_;
   std::deque<std::function<void()>> waiting_;
+  std::optional<std::vector<std::function<void()>>> recorded_;
   int64_t done_ = 0;
   uint32_t launches_ = 0;
 };

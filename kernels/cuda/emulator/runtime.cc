@@ -5,13 +5,18 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <iterator>
 #include <map>
+#include <memory>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/cuda/emulator/capture.h"
 #include "kernels/cuda/emulator/memory.h"
 #include "kernels/cuda/emulator/pace.h"
 #include "kernels/cuda/emulator/queue.h"
@@ -52,6 +57,17 @@ absl::Status CheckSize(int64_t bytes) {
 void emulator::SetDeviceBytes(int64_t bytes) { NextDeviceBytes() = bytes; }
 void emulator::SetPace(Pace pace) { NextPace() = pace; }
 
+// Recorded launches keep the arguments that they were given, as a device's do.
+class Graph::Impl {
+ public:
+  std::vector<std::function<void()>> work;
+};
+
+Graph::Graph(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Graph::Graph(Graph&& other) noexcept = default;
+Graph& Graph::operator=(Graph&& other) noexcept = default;
+Graph::~Graph() = default;
+
 class Runtime::Impl {
  public:
   DeviceFacts facts{.name = "emulated", .compute_capability = 90, .multiprocessors = 2};
@@ -80,6 +96,7 @@ DeviceMemory Runtime::memory() const { return impl_->memory; }
 
 absl::StatusOr<void*> Runtime::Allocate(int64_t bytes) {
   if (absl::Status status = CheckSize(bytes); !status.ok()) return status;
+  CATSERVE_CHECK(!impl_->queue.capturing()) << "memory is allocated while the device records";
   DeviceMemory& memory = impl_->memory;
   if (bytes >= memory.free || Rounded(bytes) > memory.free) {
     return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes,
@@ -121,7 +138,23 @@ void Runtime::Zero(void* data, int64_t bytes) {
   impl_->queue.Add([=] { std::memset(data, 0, static_cast<size_t>(bytes)); });
 }
 
-void Runtime::Synchronize() { impl_->queue.RunAll(); }
+void Runtime::Synchronize() {
+  CATSERVE_CHECK(!impl_->queue.capturing()) << "the device is waited for while it records";
+  impl_->queue.RunAll();
+}
+
+void Runtime::BeginCapture() { impl_->queue.BeginCapture(); }
+
+std::optional<Graph> Runtime::EndCapture() {
+  auto graph = std::make_unique<Graph::Impl>();
+  graph->work = impl_->queue.EndCapture();
+  if (emulator::Capture::refused) return std::nullopt;
+  return Graph(std::move(graph));
+}
+
+void Runtime::Launch(const Graph& graph) {
+  for (const std::function<void()>& work : graph.impl_->work) impl_->queue.Add(work);
+}
 
 int64_t Runtime::Mark() { return impl_->queue.given(); }
 void Runtime::Wait(int64_t mark) { impl_->queue.RunTo(mark); }

@@ -141,6 +141,28 @@ TEST(BuildDecoderBatch, LowersRunsToEntriesAndWhatTheySee) {
                           std::tuple(2, 3, 3, 2), std::tuple(0, 0, 2, 5)));
 }
 
+TEST(PadDecoderBatch, AddsRowsThatSeeAndWriteNothing) {
+  DecoderBatch batch{.inputs = {{kSeparatorTable, 0, false}},
+                     .positions = {5},
+                     .entries = {70},
+                     .attention = {{.page = 1, .entries = 9}}};
+  PadDecoderBatch(3, &batch);
+  EXPECT_THAT(Parts(batch.inputs),
+              ElementsAre(std::tuple(kSeparatorTable, 0, false), std::tuple(kTokenTable, 0, false),
+                          std::tuple(kTokenTable, 0, false)));
+  EXPECT_THAT(batch.positions, ElementsAre(5, 0, 0));
+  EXPECT_THAT(batch.entries, ElementsAre(70, -1, -1));
+  EXPECT_EQ(batch.attention[0].entries, 9);
+  EXPECT_EQ(batch.attention[2].entries + batch.attention[2].prefix_entries, 0);
+}
+
+TEST(Decodes, IsFalseOnceSomebodyReadsAPrompt) {
+  StepPlan plan{.runs = {{.row_count = 1}, {.first_row = 1, .row_count = 2}}};
+  EXPECT_TRUE(Decodes(plan));
+  plan.runs.push_back({.first_row = 3, .row_count = 3});
+  EXPECT_FALSE(Decodes(plan));
+}
+
 TEST(BuildDecoderBatchDeath, RefusesPlansThatBreakTheContract) {
   const std::vector<int32_t> fx_rows = {6};
   const ModelConfig config = Config(ModelKind::kCat);

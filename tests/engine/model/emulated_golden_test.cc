@@ -60,6 +60,7 @@ class UploadsOfSteps final : public StepExecutor {
 struct Answers {
   std::vector<Answer> answers;
   std::vector<int64_t> uploads;  // of each step
+  PartCounts parts;
 };
 
 // Answers to the requests, which run in one batch.
@@ -84,10 +85,11 @@ Answers Ask(const std::string& directory, DType kv_dtype, std::vector<Request> r
     EXPECT_TRUE(key.ok()) << key.status();
   }
   engine.Drain(absl::InfiniteDuration());  // the test's own limit counts
-  return {std::move(answers), std::move(steps.uploads)};
+  return {std::move(answers), std::move(steps.uploads), backend->part_counts()};
 }
 
-constexpr int32_t kTokens = 6;  // of each continuation: a chunk of every size closes in it
+constexpr int32_t kTokens = 6;   // of each continuation: a chunk of every size closes in it
+constexpr int64_t kReplays = 4;  // of parts of the steps that these take, at least
 
 // The emulated device is slow: the first tokens of a few cases, all in one batch.
 void ExpectGolden(const std::string& model_name, DType kv_dtype,
@@ -102,9 +104,13 @@ void ExpectGolden(const std::string& model_name, DType kv_dtype,
     request.stop.max_tokens = kTokens;
     requests.push_back(std::move(request));
   }
-  const auto [answers, uploads] = Ask(GoldenDirectory(model_name), kv_dtype, std::move(requests));
+  const auto [answers, uploads, parts] =
+      Ask(GoldenDirectory(model_name), kv_dtype, std::move(requests));
   EXPECT_GE(uploads.size(), kTokens);
   EXPECT_THAT(uploads, ::testing::Each(1)) << "a step's lists go up together";
+  EXPECT_GE(parts.replayed, kReplays) << "steps that decode recur";
+  EXPECT_EQ(parts.differed, 0) << "a key says all that launches depend on";
+  EXPECT_EQ(parts.refused, 0);
   for (size_t i = 0; i < names.size(); ++i) {
     const std::vector<TokenId>& greedy = golden.Case(names[i]).greedy;
     EXPECT_THAT(answers[i].ids,

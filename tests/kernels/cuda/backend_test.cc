@@ -151,6 +151,21 @@ TEST(EmulatedBackend, ResultsOfAStepWaitForTheHostWhileTheNextIsDone) {
   }
 }
 
+// A part of steps that recurs is replayed over the lists of the present step.
+TEST(EmulatedBackend, PartsAreReplayedOverNewLists) {
+  const auto backend = Make("cuda-emulated");
+  const std::vector<float> values = Random(44).Normal(9 * 8);
+  const Tensor table(*backend, {9, 8}, values), out(*backend, {2, 8});
+  const TensorView tables[] = {table};
+  for (int32_t row = 0; row < 8; ++row) {
+    backend->BeginPart({.kind = PartKind::kDecoder, .rows = 2});
+    backend->Gather(out, tables, {}, std::vector<GatherRow>{{0, row}, {0, row + 1}});
+    EXPECT_EQ(out.Read(), std::vector<float>(&values[row * 8], &values[(row + 2) * 8]));
+  }
+  EXPECT_EQ(backend->part_counts().replayed, 6);
+  EXPECT_EQ(backend->part_counts().differed, 0);
+}
+
 TEST(EmulatedBackend, SaysWhatItsMemoryHoldsAndRefusesMore) {
   emulator::SetDeviceBytes(1 << 20);
   const auto backend = Make("cuda-emulated");

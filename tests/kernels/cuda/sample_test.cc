@@ -74,15 +74,18 @@ void ExpectOracleDraws(const std::vector<float>& logits, const std::vector<Sampl
   for (const uint32_t seed : {0u, 8u, 9u}) {
     auto z = Poisoned<float>(count * vocab);
     auto counts = Poisoned<uint32_t>(count * vocab);
-    std::vector<int32_t> ids(count, -7);
+    std::vector<int32_t> ids(count + 1, -7);
+    const auto rows_count = static_cast<int32_t>(count);
     const SampleArgs args{.logits = all.data(),
                           .stride = kColumns,
                           .vocab_size = vocab,
                           .rows = rows.data(),
+                          .count = &rows_count,
                           .z = z.data(),
                           .counts = counts.data(),
                           .ids = ids.data()};
-    emulator::Launch(SampleShape(static_cast<int>(count)), seed, [&] { Sample(args); });
+    emulator::Launch(SampleShape(rows_count + 1), seed, [&] { Sample(args); });
+    EXPECT_EQ(ids[count], -7) << "a spare block drew";
     for (int64_t i = 0; i < count; ++i) {
       EXPECT_EQ(ids[i], ::catserve::testing::OracleDraw(logits, specs[i])) << "spec " << i;
     }
@@ -173,10 +176,12 @@ TEST(EmulatedSample, TheSmallestAndTheLargestWordDrawTheFirstAndTheLastKeptId) {
     auto z = Poisoned<float>(kVocab);
     auto counts = Poisoned<uint32_t>(kVocab);
     int32_t id = -7;
+    const int32_t count = 1;
     const SampleArgs args{.logits = logits.data(),
                           .stride = kColumns,
                           .vocab_size = kVocab,
                           .rows = &prepared.row,
+                          .count = &count,
                           .z = z.data(),
                           .counts = counts.data(),
                           .ids = &id};
