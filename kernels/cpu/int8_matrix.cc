@@ -20,7 +20,8 @@ absl::StatusOr<std::unique_ptr<Int8Matrix>> Int8Matrix::Create(const TensorView&
     matrix->scales_[output] = scale;
     for (int64_t k = 0; k < host.shape[1]; ++k) {
       const int64_t input = k % kGroupInputs;
-      groups[k / kGroupInputs].quads[input / 4][lane][input % 4] = Int8Weight(weight(k), scale);
+      groups[k / kGroupInputs].quads[input / 4][lane][input % 4] =
+          HeldWeight(Int8Weight(weight(k), scale), input);
     }
   });
   return matrix;

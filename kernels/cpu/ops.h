@@ -37,9 +37,14 @@ inline constexpr int64_t kGroupInputs = 32;
 inline constexpr int64_t kQuads = kGroupInputs / 4;
 
 // The weights of one panel for a group of inputs with 8 bits (WeightFormat::kInt8 of backend.h).
+// Those of even inputs have 128 added and no sign, so that a pair is one word of 16 bits:
+// 256 odd + (even + 128).
 struct Int8Weights {
-  int8_t quads[kQuads][kPanel][4];
+  uint8_t quads[kQuads][kPanel][4];
 };
+constexpr uint8_t HeldWeight(int8_t weight, int64_t input) {
+  return static_cast<uint8_t>(weight + (input % 2 == 0 ? 128 : 0));
+}
 
 // With 4 bits (WeightFormat::kInt4).
 struct Int4Group {
@@ -63,14 +68,16 @@ struct Int8Group {
   float scale = 0;
   float sum = 0;  // scale * sum of the numbers
 };
-// The same for 8-bit weights: even inputs first, then odd ones, so that the pairs of a quad's even
-// and of its odd inputs are side by side, as those of the weights are once widened.
-// Read by mat_mul_int8 of the same form alone: that of VNNI holds them its own way.
+// The same for 8-bit weights. Of a pair of inputs (e, o) `even` has e, to multiply the word of
+// their weights, and `odd` has o - 256 e, to multiply that word's upper byte: the sum of all is the
+// sum of the products and 128 times that of the even inputs, which `start` takes off. Read by
+// mat_mul_int8 of the same form alone: that of VNNI holds them its own way.
 struct Int16Group {
-  int16_t numbers[kGroupInputs];
+  int16_t even[kGroupInputs / 2];
+  int16_t odd[kGroupInputs / 2];
   float scale = 0;
+  int32_t start = 0;
 };
-constexpr int64_t WideIndex(int64_t input) { return input % 2 * (kGroupInputs / 2) + input / 2; }
 
 // out[r][o] (+)= scales[o] * sum, with over groups in order, starting from 0:
 // sum = fma(x.scale, dot, sum), and dot the exact sum of the products of whole numbers.

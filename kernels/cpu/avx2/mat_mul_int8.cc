@@ -1,6 +1,6 @@
-// Register tiles of R rows x one panel. Weights are widened to 16 bits on their way in, and
-// multiplied by pairs of inputs sixteen at a time. Sums within a group are exact, so only the order
-// of the groups shows in the bits.
+// Register tiles of R rows x one panel. Weights are multiplied by pairs of inputs sixteen at a
+// time: as the words that they are, then the upper byte of each (Int16Group says why that is
+// right). Sums within a group are exact, so only the order of the groups shows in the bits.
 //
 // One panel at a time also for one row: several streams from memory, panels apart, were slower. One
 // row leaves fetching ahead to the processor, as in mat_mul.cc.
@@ -16,38 +16,35 @@ namespace {
 constexpr int64_t kTileRows = 4;
 constexpr int64_t kPrefetchBytes = 2048;
 
+// sums += the products of words with two inputs.
+[[gnu::always_inline]] inline void AddProducts(__m256i (&sums)[2], const __m256i (&words)[2],
+                                               const int16_t* two) {
+  const __m256i inputs = Broadcast32(two);
+#pragma GCC unroll 2
+  for (int64_t half = 0; half < 2; ++half) {
+    sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(words[half], inputs));
+    Settle(sums[half]);
+  }
+}
+
 // The products of one group's weights with R rows of inputs, `stride` groups apart.
 template <int R, bool kFetch>
 [[gnu::always_inline]] inline void Dot(__m256i (&dots)[R][2], const Int8Weights& w,
                                        const Int16Group* x, int64_t stride) {
 #pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) dots[r][0] = dots[r][1] = _mm256_setzero_si256();
+  for (int r = 0; r < R; ++r) dots[r][0] = dots[r][1] = Broadcast32(&x[r * stride].start);
 #pragma GCC unroll 8
   for (int64_t i = 0; i < kQuads; ++i) {
     const auto* from = reinterpret_cast<const __m256i*>(w.quads[i]);
     if (kFetch) {
       _mm_prefetch(reinterpret_cast<const char*>(from) + kPrefetchBytes, _MM_HINT_T0);
     }
-    const __m256i quads[2] = {_mm256_loadu_si256(from), _mm256_loadu_si256(from + 1)};
-#pragma GCC unroll 2
-    for (int64_t odd = 0; odd < 2; ++odd) {
-      __m256i pairs[2];
-#pragma GCC unroll 2
-      for (int64_t half = 0; half < 2; ++half) {
-        const __m256i high = odd ? quads[half] : _mm256_slli_epi16(quads[half], 8);
-        pairs[half] = _mm256_srai_epi16(high, 8);
-      }
+    const __m256i words[2] = {_mm256_loadu_si256(from), _mm256_loadu_si256(from + 1)};
+    const __m256i upper[2] = {_mm256_srai_epi16(words[0], 8), _mm256_srai_epi16(words[1], 8)};
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        const __m256i inputs =
-            Broadcast32(x[r * stride].numbers + odd * (kGroupInputs / 2) + 2 * i);
-#pragma GCC unroll 2
-        for (int64_t half = 0; half < 2; ++half) {
-          dots[r][half] = _mm256_add_epi32(dots[r][half], _mm256_madd_epi16(pairs[half], inputs));
-          Settle(dots[r][half]);
-        }
-      }
-    }
+    for (int r = 0; r < R; ++r) AddProducts(dots[r], words, x[r * stride].even + 2 * i);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) AddProducts(dots[r], upper, x[r * stride].odd + 2 * i);
   }
 }
 

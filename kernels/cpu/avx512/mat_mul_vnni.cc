@@ -69,11 +69,12 @@ struct EightBits {
 
   static Weights LoadWeights(const Int8Weights& group) {
     const __m512i added = _mm512_set1_epi8(-128);  // 128 without a sign
+    const __m512i even = _mm512_set1_epi16(0x80);  // the weights of these get their signs back
     __m512i more = _mm512_setzero_si512();
     Weights w;
 #pragma GCC unroll 8
     for (int64_t i = 0; i < kQuads; ++i) {
-      w.quads[i] = _mm512_loadu_si512(group.quads[i]);
+      w.quads[i] = _mm512_xor_si512(_mm512_loadu_si512(group.quads[i]), even);
       more = _mm512_dpbusd_epi32(more, added, w.quads[i]);
     }
     w.start = _mm512_sub_epi32(_mm512_setzero_si512(), more);
@@ -84,7 +85,7 @@ struct EightBits {
     __m512i dots = w.start;
 #pragma GCC unroll 8
     for (int64_t i = 0; i < kQuads; ++i) {
-      dots = _mm512_dpbusd_epi32(dots, Quad(x.numbers, i), w.quads[i]);
+      dots = _mm512_dpbusd_epi32(dots, Quad(x.even, i), w.quads[i]);
     }
     return _mm512_fmadd_ps(_mm512_set1_ps(x.scale), _mm512_cvtepi32_ps(dots), sum);
   }
@@ -142,7 +143,7 @@ void Run(typename Kind::Tile t) {
 
 }  // namespace
 
-// As bytes without a sign, 128 added, in the first half of `numbers`.
+// As bytes without a sign, 128 added, in the place of `even`.
 void HoldInt16Groups(Int16Group* to, const float* x, int64_t groups) {
   const __m256i added = _mm256_set1_epi8(-128);
   for (int64_t g = 0; g < groups; ++g) {
@@ -151,7 +152,7 @@ void HoldInt16Groups(Int16Group* to, const float* x, int64_t groups) {
     __m256i numbers;
     std::memcpy(&numbers, held.numbers, sizeof(numbers));
     numbers = _mm256_xor_si256(numbers, added);
-    std::memcpy(to[g].numbers, &numbers, sizeof(numbers));
+    std::memcpy(to[g].even, &numbers, sizeof(numbers));
     to[g].scale = held.scale;
   }
 }

@@ -23,8 +23,12 @@ void HoldInt16Groups(Int16Group* to, const float* x, int64_t groups) {
   for (int64_t g = 0; g < groups; ++g) {
     int8_t numbers[kGroupInputs];
     to[g].scale = HoldGroup(numbers, x + g * kGroupInputs);
-    for (int64_t k = 0; k < kGroupInputs; ++k) {
-      to[g].numbers[WideIndex(k)] = static_cast<int16_t>(+numbers[k]);
+    to[g].start = 0;
+    for (int64_t i = 0; i < kGroupInputs / 2; ++i) {
+      const int even = +numbers[2 * i];
+      to[g].even[i] = static_cast<int16_t>(even);
+      to[g].odd[i] = static_cast<int16_t>(numbers[2 * i + 1] - 256 * even);
+      to[g].start -= 128 * even;
     }
   }
 }

@@ -6,9 +6,11 @@ namespace catserve::cpu::reference {
 namespace {
 
 float Dot(const Int8Weights& w, int64_t output, const Int16Group& x) {
-  int32_t dot = 0;
-  for (int64_t k = 0; k < kGroupInputs; ++k) {
-    dot += w.quads[k / 4][output][k % 4] * x.numbers[WideIndex(k)];
+  int32_t dot = x.start;
+  for (int64_t i = 0; i < kGroupInputs / 2; ++i) {
+    const uint8_t* pair = w.quads[i / 2][output] + i % 2 * 2;
+    const int32_t odd = +static_cast<int8_t>(pair[1]);
+    dot += (256 * odd + pair[0]) * x.even[i] + odd * x.odd[i];
   }
   return static_cast<float>(dot);
 }
