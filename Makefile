@@ -48,9 +48,10 @@ bench-counts: build  ## count the instructions of hot operations (valgrind), fai
 bench-serve: build  ## load against the real server, a short table last (EXPERIMENT=name: one in full)
 	@python3 tools/bench_serve.py $(BUILD) $(if $(EXPERIMENT),--experiment $(EXPERIMENT))
 
-bench-peer: build  ## this engine and llama.cpp on one shape, by turns (half an hour; builds llama.cpp)
+bench-peer: build  ## this engine and server beside llama.cpp's, by turns (an hour; builds llama.cpp)
 	@tools/install_peer.sh
 	@.cache/peer/venv/bin/python tools/bench_peer.py $(BUILD)
+	@.cache/peer/venv/bin/python tools/bench_peer_served.py $(BUILD)
 
 cuda: deps  ## where nvcc is found: check the CUDA kernels, build a server with them; runs nothing
 	@python3 tools/gpu_compile.py

@@ -76,7 +76,12 @@ def write_peer_model(path, file_type):
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(WIDTH // HEADS)
     writer.add_vocab_size(VOCABULARY)
-    writer.add_tokenizer_model("none")
+    # Pieces that are text, for the peer's server; nothing is ever tokenised with them.
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(["<unk>", "<s>", "</s>"] + [f"t{i} " for i in range(3, VOCABULARY)])
+    writer.add_token_scores([0.0] * VOCABULARY)
+    writer.add_token_types([gguf.TokenType.UNKNOWN] + 2 * [gguf.TokenType.CONTROL]
+                           + (VOCABULARY - 3) * [gguf.TokenType.NORMAL])
     random = numpy.random.default_rng(1)
     kind = gguf.GGMLQuantizationType[file_type]
     for name, shape in tensor_shapes().items():
@@ -109,22 +114,31 @@ def parse_ours(text):
     return {figure: float(found[name]) for figure, name in wanted.items()}
 
 
+def peer_model(file_type):
+    """The file with the dense shape, written the first time."""
+    model = PEER / f"dense-768-{file_type}.gguf"
+    if not model.is_file():
+        harness.say(f"writing random weights: {model.name}")
+        partial = model.with_suffix(".partial")
+        write_peer_model(partial, file_type)
+        partial.rename(model)
+    return model
+
+
+def peer_threads():
+    threads = str(harness.machine()["cores"])
+    return ["-t", threads, "-tb", threads]
+
+
 def command_of(side, build, prompt):
     if not side.peer_type:
         return [build / "bench/engine_bench", *side.flags, f"--prompt_tokens={prompt}",
                 f"--generated_tokens={GENERATED}", f"--batches=1,{TOGETHER}"]
-    model = PEER / f"dense-768-{side.peer_type}.gguf"
-    if not model.is_file():
-        harness.say(f"writing random weights: {model.name}")
-        partial = model.with_suffix(".partial")
-        write_peer_model(partial, side.peer_type)
-        partial.rename(model)
-    threads = str(harness.machine()["cores"])
     # Without its flash attention, which is slower on a CPU: 38 against 72 tokens/s at 2,000 tokens.
-    return [PEER / "build/bin/llama-batched-bench", "-m", model, "-c",
+    return [PEER / "build/bin/llama-batched-bench", "-m", peer_model(side.peer_type), "-c",
             str(TOGETHER * (prompt + GENERATED)), "-b", "2048", "-ub", "512", "-fa", "off",
-            "-npp", str(prompt), "-ntg", str(GENERATED), "-npl", f"1,{TOGETHER}", "-t", threads,
-            "-tb", threads, "--output-format", "jsonl"]
+            "-npp", str(prompt), "-ntg", str(GENERATED), "-npl", f"1,{TOGETHER}", *peer_threads(),
+            "--output-format", "jsonl"]
 
 
 def measure(side, build, prompt):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds llama.cpp's batched benchmark for this machine into .cache/peer (minutes; nothing of the
-# system changes) from PyPI's llama-cpp-python, which carries its sources, with a Python environment
-# that writes its models. Says nothing when all is there.
+# Builds llama.cpp's batched benchmark and server for this machine into .cache/peer (minutes; nothing
+# of the system changes) from PyPI's llama-cpp-python, which carries its sources, with a Python
+# environment that writes its models. Says nothing when all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=.cache/peer
@@ -21,8 +21,9 @@ echo "$sha256  $archive" | sha256sum --check --quiet
 tar -xzf "$archive" -C "$cache"
 cmake -G Ninja -S "$cache/llama_cpp_python-$version/vendor/llama.cpp" -B "$cache/build" \
   -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
-  -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TOOLS=ON >"$cache/log" 2>&1 &&
-  cmake --build "$cache/build" --target llama-batched-bench >>"$cache/log" 2>&1 || {
+  -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF \
+  -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF >"$cache/log" 2>&1 &&
+  cmake --build "$cache/build" --target llama-batched-bench llama-server >>"$cache/log" 2>&1 || {
   tail -20 "$cache/log" >&2
   exit 1
 }

@@ -164,17 +164,21 @@ BURST_SIDES = (("dense", {"slots": 8}),
                ("cat", {"slots": 16, "weight_dtype": "I8", "kv_dtype": "I8"}))
 
 
+def burst_calls(bench, server, model, lengths):
+    """Sixteen requests at once, each with a prompt of its own."""
+    budget = "none" if model.startswith("dense") else "16"
+    return bench.load(server, f"--concurrency={BATCH}", f"--requests={BATCH}",
+                      f"--lengths={lengths}", f"--budgets={budget}", "--duration_seconds=3600",
+                      "--bypass_prefix_cache", "--record_calls")["calls"]
+
+
 def burst_side(bench, model, flags, rounds, lengths):
     """Sixteen requests at once, `rounds` times: lists of rates, of times to the first token and of
     gaps between tokens (ms)."""
-    budget = "none" if model.startswith("dense") else "16"
     rates, first, gaps = [], [], []
     with Server(bench, model, **flags) as server:
         for _ in range(rounds):
-            calls = bench.load(server, f"--concurrency={BATCH}", f"--requests={BATCH}",
-                               f"--lengths={lengths}", f"--budgets={budget}",
-                               "--duration_seconds=3600", "--bypass_prefix_cache",
-                               "--record_calls")["calls"]
+            calls = burst_calls(bench, server, model, lengths)
             start = min(call["arrival"] for call in calls)
             end = max(call["token_times"][-1] for call in calls)
             rates.append(tokens_within(calls, start, end) / (end - start))
