@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds llama.cpp's batched benchmark and server for this machine into .cache/peer (minutes; nothing
-# of the system changes) from PyPI's llama-cpp-python, which carries its sources, with a Python
-# environment that writes its models. Says nothing when all is there.
+# Builds llama.cpp's batched benchmark and server for this machine into .cache/peer (minutes;
+# nothing of the system changes) from PyPI's llama-cpp-python, which carries its sources, with a
+# Python environment that writes its models. Says nothing when all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=.cache/peer
