@@ -134,14 +134,15 @@ struct SampleResult {
   std::vector<TokenLogprob> top;  // likeliest first; empty unless asked for
 };
 
-// The step thread's time, by what it was spent on. Where a device computes on its own, it is the
-// part that waits for it.
+// The step thread's time, by what it was spent on. Where a device computes on its own, its time
+// shows only as far as it was waited for: the other parts are what giving it work took.
 struct StepTimes {
   std::chrono::nanoseconds plan{};      // the engine's: deciding
-  std::chrono::nanoseconds prepare{};   // the executor's, to `sample`: token histories, page copies
+  std::chrono::nanoseconds prepare{};   // the executor's, to `wait`: token histories, page copies
   std::chrono::nanoseconds compress{};  // chunks
   std::chrono::nanoseconds decode{};    // the decoder's layers
   std::chrono::nanoseconds sample{};    // the output layer, drawing, scores
+  std::chrono::nanoseconds wait{};      // for the device; taking its results
   std::chrono::nanoseconds commit{};    // the engine's: taking in results, reporting them
 
   StepTimes& operator+=(const StepTimes& other) {
@@ -150,6 +151,7 @@ struct StepTimes {
     compress += other.compress;
     decode += other.decode;
     sample += other.sample;
+    wait += other.wait;
     commit += other.commit;
     return *this;
   }

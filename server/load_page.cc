@@ -72,6 +72,7 @@ MetricFamily StepSeconds(const StepTimes& times) {
                  {"compress", seconds(times.compress)},
                  {"decode", seconds(times.decode)},
                  {"sample", seconds(times.sample)},
+                 {"wait", seconds(times.wait)},
                  {"commit", seconds(times.commit)}});
 }
 

@@ -174,7 +174,7 @@ StepResult ModelExecutor::Impl::Collect() {
   StepResult result;
   for (const TokenDraw& draw : step.samples) result.samples.push_back(ResultOf(draw));
   for (const TokenDraw& draw : step.scores) result.scores.push_back(ResultOf(draw));
-  step.times.sample += timer.Lap();
+  step.times.wait = timer.Lap();
   result.times = step.times;
   trace_ = std::move(step.trace);
   launched_.pop_front();

@@ -251,7 +251,8 @@ class UnderLoad(unittest.TestCase):
         self.check("catserve_step_rows_count - catserve_steps_total", 0)
         self.check("catserve_step_rows_sum - catserve_decoder_rows_total", 0)
         parts = self.prometheus.by("part", "catserve_step_seconds_total")
-        self.assertEqual(set(parts), {"plan", "prepare", "compress", "decode", "sample", "commit"})
+        self.assertEqual(set(parts), {"plan", "prepare", "compress", "decode", "sample", "wait",
+                                      "commit"})
         self.check("catserve_kv_pages_capacity", last["kv_pages_total"])
 
     def test_at_rest_nothing_is_held(self):
