@@ -5,6 +5,7 @@
 #include <iostream>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <variant>
 
@@ -217,9 +218,22 @@ absl::StatusOr<ChunkSizeRuns::Times> ChunkSizeRuns::TimeDecode(int batch) {
   return times;
 }
 
+// Of the parts of steps that recur, those that were replayed from a graph; none where there are no
+// such parts.
+std::optional<double> Replayed(const PartCounts& before, const PartCounts& after) {
+  const auto all = [](const PartCounts& counts) {
+    return counts.replayed + counts.recorded + counts.first + counts.differed + counts.refused;
+  };
+  if (all(after) == all(before)) return std::nullopt;
+  return static_cast<double>(after.replayed - before.replayed) /
+         static_cast<double>(all(after) - all(before));
+}
+
 absl::StatusOr<std::string> ChunkSizeRuns::Decode(int batch) {
+  const PartCounts before = setup_.backend.part_counts();
   const absl::StatusOr<Times> times = TimeDecode(batch);
   if (!times.ok()) return times.status();
+  const std::optional<double> replayed = Replayed(before, setup_.backend.part_counts());
   const double tokens = setup_.runs.prompt_tokens + setup_.runs.generated_tokens / 2.0;
   const double floor =
       batch / DecodeStepFloor(setup_.description, setup_.ceilings, chunk_size_, batch, tokens);
@@ -235,6 +249,7 @@ absl::StatusOr<std::string> ChunkSizeRuns::Decode(int batch) {
          Line(key + ".mean", times->mean_tokens_per_second, "tokens/s") +
          Line(key + ".step", step_ms, "ms") +
          Line(key + ".kv_per_sequence", times->kv_bytes_per_sequence, "bytes") +
+         (replayed ? Line(key + ".replayed", *replayed, "1") : "") +
          Line(key + ".floor_fraction", s.median / floor, "1");
 }
 

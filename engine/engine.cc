@@ -129,6 +129,7 @@ class Engine::Impl {
   std::array<int64_t, kStepRowsBuckets> step_rows_{};
   LapTimer timer_;
   StepTimes times_;
+  StepParts parts_;
 
   Snapshot<EngineLoad> load_{DescribeLoad()};  // without `waiting`: see Load
 
@@ -234,6 +235,7 @@ void Engine::Impl::CollectOldest() {
   const StepResult result = executor_.Collect();
   --in_flight_;
   times_ += result.times;
+  parts_ = result.parts;
   timer_.Lap();
   Publish(scheduler_.Commit(result, clock_.Now()));
   times_.commit += timer_.Lap();
@@ -282,7 +284,8 @@ EngineLoad Engine::Impl::DescribeLoad() const {
           .budgets_refined = totals.budgets_refined,
           .preemptions = totals.preemptions,
           .step_rows = step_rows_,
-          .times = times_};
+          .times = times_,
+          .parts = parts_};
 }
 
 // -- The surface ----------------------------------------------------------------------------------

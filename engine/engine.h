@@ -60,6 +60,7 @@ struct EngineLoad {
   // By rows: the first bucket not too small for it counts a step.
   std::array<int64_t, kStepRowsBuckets> step_rows{};
   StepTimes times;
+  StepParts parts;
 };
 
 // Thread-safe. Owns the step thread, from construction to destruction; the destructor ends what

@@ -170,11 +170,22 @@ class LapTimer {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
+// How the parts of steps that recur reached a device that can replay them, since it was started.
+// All 0 where there is none.
+struct StepParts {
+  int64_t replayed = 0;  // in one go, as recorded
+  int64_t recorded = 0;
+  int64_t first = 0;     // launch by launch, as nothing like it came before
+  int64_t differed = 0;  // launch by launch, as it differed from what was recorded
+  int64_t refused = 0;   // launch by launch, as the device would not record it
+};
+
 // Results in the order of the plan's samples and scores.
 struct StepResult {
   std::vector<SampleResult> samples;
   std::vector<SampleResult> scores;
   StepTimes times;  // without the engine's parts
+  StepParts parts;
 };
 
 // Computes steps in order. Not thread-safe: the step thread alone calls it.

@@ -76,6 +76,16 @@ MetricFamily StepSeconds(const StepTimes& times) {
                  {"commit", seconds(times.commit)}});
 }
 
+MetricFamily StepPartsRun(const StepParts& parts) {
+  return Counts("catserve_step_parts_total",
+                "Parts of steps that recur, by how they reached the device.", "how",
+                {{"replayed", static_cast<double>(parts.replayed)},
+                 {"recorded", static_cast<double>(parts.recorded)},
+                 {"first", static_cast<double>(parts.first)},
+                 {"differed", static_cast<double>(parts.differed)},
+                 {"refused", static_cast<double>(parts.refused)}});
+}
+
 double Ratio(int64_t part, int64_t whole) {
   return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
 }
@@ -129,6 +139,7 @@ std::vector<MetricFamily> LoadFamilies(const EngineLoad& load, const EntryBytes&
             load.preemptions),
       StepRows(load),
       StepSeconds(load.times),
+      StepPartsRun(load.parts),
   };
   AddMemory(load, bytes, families);
   return families;

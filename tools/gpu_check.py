@@ -209,11 +209,19 @@ class Report:
         lines = [f"{r.name:<12} {r.status:<10} {r.seconds:6.1f} s  {r.reason}".rstrip()
                  for r in self.results]
         found = {name: value for r in self.results for name, value in r.figures.items()}
-        return "\n".join([*lines, *beside_the_goals(found), *beside_the_authors(found)]) + "\n"
+        return "\n".join([*lines, *replays(found), *beside_the_goals(found),
+                          *beside_the_authors(found)]) + "\n"
 
     def status(self):
         states = {r.status for r in self.results}
         return 0 if "passed" in states and states <= {"passed", "skipped"} else 1
+
+
+def replays(found):
+    """Lines that say which share of the steps' parts was replayed from graphs."""
+    lines = [f"{name:<40} {100 * value:5.1f}% of the steps' parts"
+             for name, (value, _) in found.items() if name.endswith(".replayed")]
+    return ["", *lines] if lines else []
 
 
 def beside_the_goals(found):

@@ -40,6 +40,14 @@ GatherRow InputOf(const ModelConfig& config, const HistoryShape& history, const 
   return {};
 }
 
+int64_t AreaOf(const ModelConfig& config, int32_t chunk_size) {
+  const auto& sizes = config.chunk_sizes;
+  const auto at = std::find(sizes.begin(), sizes.end(), chunk_size);
+  CATSERVE_CHECK(at != sizes.end())
+      << "chunk size " << chunk_size << " is not offered: the plan is wrong";
+  return at - sizes.begin();
+}
+
 int64_t EntryOf(const StepPlan& plan, const PageList& pages, int32_t entry) {
   const PageId page = plan.page_ids[pages.first + entry / kPageEntries];
   return int64_t{page} * kPageEntries + entry % kPageEntries;
@@ -47,7 +55,12 @@ int64_t EntryOf(const StepPlan& plan, const PageList& pages, int32_t entry) {
 
 }  // namespace
 
-CompressionOrder OrderByChunkSize(std::span<const Compression> compressions) {
+int64_t FxAreas(const ModelConfig& config) {
+  return std::max<int64_t>(1, std::ssize(config.chunk_sizes));
+}
+
+CompressionOrder OrderByChunkSize(const ModelConfig& config,
+                                  std::span<const Compression> compressions, int64_t area_rows) {
   std::vector<int32_t> order(compressions.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
@@ -56,8 +69,13 @@ CompressionOrder OrderByChunkSize(std::span<const Compression> compressions) {
   CompressionOrder result;
   result.fx_rows.resize(compressions.size());
   for (const int32_t i : order) {
-    result.fx_rows[i] = static_cast<int32_t>(result.chunks.size());
-    result.chunks.push_back(compressions[i]);
+    const Compression& chunk = compressions[i];
+    const bool first = result.chunks.empty() || result.chunks.back().chunk_size != chunk.chunk_size;
+    const int64_t row =
+        first ? AreaOf(config, chunk.chunk_size) * area_rows : int64_t{result.rows.back()} + 1;
+    result.fx_rows[i] = static_cast<int32_t>(row);
+    result.rows.push_back(result.fx_rows[i]);
+    result.chunks.push_back(chunk);
   }
   return result;
 }
@@ -112,6 +130,15 @@ bool Decodes(const StepPlan& plan) {
   constexpr int32_t kRowsMax = 2;  // a summary and its separator
   return std::all_of(plan.runs.begin(), plan.runs.end(),
                      [](const RowRun& run) { return run.row_count <= kRowsMax; });
+}
+
+void PadCompressorBatch(int64_t rows, CompressorBatch* batch) {
+  CATSERVE_CHECK(rows >= std::ssize(batch->inputs)) << "a batch of more rows than it is padded to";
+  for (auto row = static_cast<int32_t>(batch->inputs.size()); row < rows; ++row) {
+    batch->inputs.push_back({.table = kChunkPositionTable, .index = 0});
+    batch->positions.push_back(0);
+    batch->blocks.push_back({.first = row, .count = 1});
+  }
 }
 
 void PadDecoderBatch(int64_t rows, DecoderBatch* batch) {

@@ -20,12 +20,16 @@ enum DecoderTable : int32_t { kTokenTable, kFxTable, kFirstTable, kSeparatorTabl
 // Tables that compressor rows are gathered from. `cat_fixed` has the first two.
 enum CompressorTable : int32_t { kChunkTokenTable, kChunkPositionTable, kChunkLevelTable };
 
-// All compressions of a step, those of one chunk size together.
+// All compressions of a step, those of one chunk size together. In the fx buffer each chunk size
+// has an area of its own, so that chunks of one go to the same rows whatever others there are.
 struct CompressionOrder {
   std::vector<Compression> chunks;  // ascending chunk sizes, else in the plan's order
-  std::vector<int32_t> fx_rows;     // of plan.compressions[i]: its row in the fx buffer
+  std::vector<int32_t> rows;        // of chunks[i] in the fx buffer: one after the other in an area
+  std::vector<int32_t> fx_rows;     // of plan.compressions[i]
 };
-CompressionOrder OrderByChunkSize(std::span<const Compression> compressions);
+CompressionOrder OrderByChunkSize(const ModelConfig& config,
+                                  std::span<const Compression> compressions, int64_t area_rows);
+int64_t FxAreas(const ModelConfig& config);
 
 // How many of the first chunks fit into `rows_max` compressor rows; at least one.
 // REQUIRES: chunks not empty, the first one fits.
@@ -57,8 +61,9 @@ struct DecoderBatch {
 // Whether the plan's rows recur in other steps: it decodes, and reads no prompts.
 bool Decodes(const StepPlan& plan);
 
-// Appends rows up to so many, which compute what nobody reads: each a token's, seeing no entry and
-// writing none.
+// Append rows up to so many, which compute what nobody reads. Of the decoder: a token's, seeing no
+// entry and writing none; of the compressor: a block of its own.
+void PadCompressorBatch(int64_t rows, CompressorBatch* batch);
 void PadDecoderBatch(int64_t rows, DecoderBatch* batch);
 
 // Aborts on a plan whose runs do not cover its rows or that points outside history, pages or fx.

@@ -1,5 +1,7 @@
 #include "engine/model/compressor.h"
 
+#include <iterator>
+
 #include "kernels/check.h"
 
 namespace catserve {
@@ -13,20 +15,30 @@ Compressor::Compressor(Backend& backend, const ModelConfig& config,
       transformer_(backend, config.compressor, weights.stack) {}
 
 void Compressor::Run(const TensorView& fx, const TokenHistory& history,
-                     std::span<const Compression> chunks) {
-  for (size_t first = 0; first < chunks.size();) {
-    const std::span<const Compression> rest = chunks.subspan(first);
+                     const CompressionOrder& order, bool recurs) {
+  for (size_t first = 0; first < order.chunks.size();) {
+    const std::span<const Compression> rest = std::span(order.chunks).subspan(first);
     const size_t count = ChunksThatFit(config_, rest, workspace_.rows_max());
-    RunBatch(fx.Rows(first, count), history, rest.first(count));
-    first += count;
+    const bool alone = recurs && count == order.chunks.size();
+    BuildCompressorBatch(config_, history.shape(), rest.first(count), &batch_);
+    RunLayers(history, alone);
+    std::span<const GatherRow> features = batch_.features;
+    for (const CompressorBatch::Group& group : batch_.groups) {
+      const int64_t row = order.rows[first];
+      const size_t tokens = static_cast<size_t>(group.chunks) * group.chunk_size;
+      Project(fx.Rows(row, fx.rows() - row), group, features.first(tokens), alone);
+      features = features.subspan(tokens);
+      first += group.chunks;
+    }
   }
 }
 
-void Compressor::RunBatch(const TensorView& fx, const TokenHistory& history,
-                          std::span<const Compression> chunks) {
-  BuildCompressorBatch(config_, history.shape(), chunks, &batch_);
-  const int64_t dim = config_.compressor.dim;
-  const Activations a = workspace_.For(config_.compressor, batch_.inputs.size());
+void Compressor::RunLayers(const TokenHistory& history, bool recurs) {
+  if (recurs) PadCompressorBatch(backend_.PaddedRows(std::ssize(batch_.inputs)), &batch_);
+  const int64_t rows = std::ssize(batch_.inputs);
+  const Activations a = workspace_.For(config_.compressor, rows);
+  backend_.BeginPart(
+      {recurs ? PartKind::kCompressor : PartKind::kOther, static_cast<int32_t>(rows)});
   const TensorView tables[] = {weights_.tokens.view, weights_.positions.view, weights_.levels.view};
   const size_t table_count = weights_.levels.view.rank == 0 ? 2 : 3;
   backend_.Gather(a.x, {tables, table_count}, history.flat(), batch_.inputs);
@@ -35,22 +47,31 @@ void Compressor::RunBatch(const TensorView& fx, const TokenHistory& history,
         backend_.PrepareHeads(qkv, heads, batch_.positions, nullptr, {});
         backend_.BlockAttention(out, qkv, heads, batch_.blocks);
       });
+  x_ = a.x;
+}
 
-  const TensorView z = a.h.Rows(0, batch_.features.size());  // [tokens, e]
-  backend_.Gather(z, {&a.x, 1}, {}, batch_.features);
+// The chunks of one size: from their tokens' rows to the first rows of fx.
+void Compressor::Project(const TensorView& fx, const CompressorBatch::Group& group,
+                         std::span<const GatherRow> features, bool recurs) {
+  const auto projection = weights_.projections.find(group.chunk_size);
+  CATSERVE_CHECK(projection != weights_.projections.end())
+      << "chunk size " << group.chunk_size << " is not offered: the plan is wrong";
+  const int64_t padded = backend_.PaddedRows(group.chunks);
+  recurs = recurs && padded * group.chunk_size <= workspace_.rows_max();
+  const int64_t chunks = recurs ? padded : group.chunks;
+  const int64_t tokens = chunks * group.chunk_size;
+  features_.assign(features.begin(), features.end());
+  features_.resize(static_cast<size_t>(tokens), {.table = 0, .index = 0});
+  backend_.BeginPart({recurs ? PartKind::kCompressor : PartKind::kOther,
+                      static_cast<int32_t>(chunks), group.chunk_size});
+  // Behind x whatever its rows, so in one place for all batches; nothing else is used any more.
+  const Activations widest = workspace_.For(config_.compressor, workspace_.rows_max());
+  const TensorView z = widest.h.Rows(0, tokens);  // [tokens, e]
+  backend_.Gather(z, {&x_, 1}, {}, features_);
   transformer_.Norm(z, z);
-  int64_t chunk = 0;
-  int64_t token = 0;
-  for (const CompressorBatch::Group& group : batch_.groups) {
-    const auto projection = weights_.projections.find(group.chunk_size);
-    CATSERVE_CHECK(projection != weights_.projections.end())
-        << "chunk size " << group.chunk_size << " is not offered: the plan is wrong";
-    const TensorView chunks_z(z.row<float>(token), DType::kF32,
-                              {group.chunks, group.chunk_size * dim});
-    backend_.MatMul(fx.Rows(chunk, group.chunks), chunks_z, *projection->second, false);
-    chunk += group.chunks;
-    token += int64_t{group.chunks} * group.chunk_size;
-  }
+  const TensorView chunks_z(z.data, DType::kF32,
+                            {chunks, group.chunk_size * int64_t{config_.compressor.dim}});
+  backend_.MatMul(fx.Rows(0, chunks), chunks_z, *projection->second, false);
 }
 
 }  // namespace catserve

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "engine/model/batch_builder.h"
 #include "engine/model/config.h"
@@ -18,13 +19,16 @@ class Compressor {
   Compressor(Backend& backend, const ModelConfig& config, const CompressorWeights& weights,
              const Workspace& workspace);
 
-  // fx[i] = the representation of chunks[i].  fx: [chunks, d]. Runs as many chunks at once as the
-  // workspace holds; overwrites it. REQUIRES: chunks of one size stand together.
-  void Run(const TensorView& fx, const TokenHistory& history, std::span<const Compression> chunks);
+  // fx[order.rows[i]] = the representation of order.chunks[i].  fx: [rows, d]. Runs as many chunks
+  // at once as the workspace holds; overwrites it. recurs: other steps compress as many chunks of
+  // the same sizes. Then rows of an area that no chunk goes to may be overwritten.
+  void Run(const TensorView& fx, const TokenHistory& history, const CompressionOrder& order,
+           bool recurs);
 
  private:
-  void RunBatch(const TensorView& fx, const TokenHistory& history,
-                std::span<const Compression> chunks);
+  void RunLayers(const TokenHistory& history, bool recurs);
+  void Project(const TensorView& fx, const CompressorBatch::Group& group,
+               std::span<const GatherRow> features, bool recurs);
 
   Backend& backend_;
   const ModelConfig& config_;
@@ -32,6 +36,8 @@ class Compressor {
   const Workspace& workspace_;
   Transformer transformer_;
   CompressorBatch batch_;
+  TensorView x_;                     // of the last batch
+  std::vector<GatherRow> features_;  // of one projection
 };
 
 }  // namespace catserve

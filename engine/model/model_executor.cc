@@ -21,6 +21,14 @@
 namespace catserve {
 namespace {
 
+StepParts PartsOf(const PartCounts& counts) {
+  return {.replayed = counts.replayed,
+          .recorded = counts.recorded,
+          .first = counts.first,
+          .differed = counts.differed,
+          .refused = counts.refused};
+}
+
 SampleResult ResultOf(const TokenDraw& draw) {
   SampleResult result{.token = {draw.id, draw.logprob}};
   for (const auto& [id, logprob] : draw.top) result.top.push_back({id, logprob});
@@ -124,7 +132,7 @@ absl::Status ModelExecutor::Impl::Allocate() {
   decoder_ = *std::move(decoder);
   if (!config.compresses()) return AllocateKv();
 
-  const int64_t fx_rows = options_.step_rows_max;
+  const int64_t fx_rows = FxAreas(config) * backend_.PaddedRows(options_.step_rows_max);
   absl::StatusOr<std::unique_ptr<Buffer>> fx =
       backend_.Allocate(fx_rows * config.decoder.dim * SizeOf(DType::kF32));
   if (!fx.ok()) return fx.status();
@@ -176,6 +184,7 @@ StepResult ModelExecutor::Impl::Collect() {
   for (const TokenDraw& draw : step.scores) result.scores.push_back(ResultOf(draw));
   step.times.wait = timer.Lap();
   result.times = step.times;
+  result.parts = PartsOf(backend_.part_counts());
   trace_ = std::move(step.trace);
   launched_.pop_front();
   return result;
@@ -200,8 +209,10 @@ std::vector<int32_t> ModelExecutor::Impl::Compress(const StepPlan& plan, StepTra
   CATSERVE_CHECK(plan.compressions.size() <= options_.step_rows_max)
       << plan.compressions.size() << " compressions in a step of at most "
       << options_.step_rows_max;
-  const CompressionOrder order = OrderByChunkSize(plan.compressions);
-  compressor_->Run(fx_.Rows(0, order.chunks.size()), history_, order.chunks);
+  const ModelConfig& config = model_.config();
+  const CompressionOrder order =
+      OrderByChunkSize(config, plan.compressions, fx_.rows() / FxAreas(config));
+  compressor_->Run(fx_, history_, order, Decodes(plan));
   if (options_.keep_trace) {
     const int64_t dim = fx_.row_size();
     trace.fx.resize(order.fx_rows.size() * dim);

@@ -174,13 +174,4 @@ AttentionPlan PlanAttention(std::span<const AttentionRow> rows, int row_bucket,
   return plan;
 }
 
-int64_t AttentionItemsMax(int row_bucket, int64_t context, const AttentionLayer& layer,
-                          const Device& device) {
-  // A row has at most two ranges, which together see at most the context.
-  const int64_t ranges = 2 * int64_t{row_bucket};
-  const int64_t unavoidable = ranges + row_bucket * (context / kRangeMax);
-  const int split_warps = SplitWarps(row_bucket, layer, device);
-  return std::max(unavoidable, HalfWave(layer, split_warps, device));
-}
-
 }  // namespace catserve::cuda

@@ -50,9 +50,4 @@ AttentionPlan PlanAttention(std::span<const AttentionRow> rows, int row_bucket,
 int HeadsPerWarp(const AttentionLayer& layer);
 int SplitWarps(int row_bucket, const AttentionLayer& layer, const Device& device);
 
-// No plan of at most `row_bucket` rows that see at most `context` entries has more items, or more
-// slots, than this: what a graph's buffers are made for.
-int64_t AttentionItemsMax(int row_bucket, int64_t context, const AttentionLayer& layer,
-                          const Device& device);
-
 }  // namespace catserve::cuda

@@ -10,9 +10,9 @@
 #include "kernels/cuda/attention_ops.h"
 #include "kernels/cuda/device_context.h"
 #include "kernels/cuda/device_matrix.h"
-#include "kernels/cuda/graph_plan.h"
 #include "kernels/cuda/logits_ops.h"
 #include "kernels/cuda/operations.h"
+#include "kernels/cuda/row_bucket.h"
 #include "kernels/shape_checks.h"
 
 namespace catserve::cuda {
@@ -61,7 +61,9 @@ class CudaBackend final : public Backend {
   int64_t Submit() override { return context_->Submit(); }
   void Await(int64_t submitted) override { context_->Await(submitted); }
   int StepsAhead() const override { return kStepsAtOnce - 1; }
-  void BeginPart(const StepPart& part) override { context_->work->BeginPart(part); }
+  void BeginPart(const StepPart& part) override {
+    context_->work->BeginPart(part.rows <= kGraphRowsMax ? part : StepPart{});
+  }
   int64_t PaddedRows(int64_t rows) const override {
     return rows >= 1 && rows <= kGraphRowsMax ? RowBucket(static_cast<int>(rows)) : rows;
   }

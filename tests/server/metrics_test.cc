@@ -22,6 +22,7 @@
 #include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "server/load_page.h"
 #include "server/page_server.h"
 #include "tests/server/process.h"
 #include "tests/server/scripted_server.h"
@@ -111,6 +112,20 @@ TEST(Metrics, ThePageTellsWhatHappened) {
   EXPECT_EQ(ValueOf(page, "catserve_step_rows_count"), ValueOf(page, "catserve_steps_total"));
   EXPECT_EQ(ValueOf(page, "catserve_step_rows_sum"), ValueOf(page, "catserve_decoder_rows_total"));
   EXPECT_GT(ValueOf(page, "catserve_steps_total"), 20);
+}
+
+TEST(LoadPage, TellsHowPartsOfStepsReachedTheDevice) {
+  const EngineLoad load{
+      .parts = {.replayed = 5, .recorded = 4, .first = 3, .differed = 2, .refused = 1}};
+  std::map<std::string, double> parts;
+  for (const prometheus::MetricFamily& family : LoadFamilies(load, {})) {
+    if (family.name != "catserve_step_parts_total") continue;
+    for (const auto& metric : family.metric) parts[metric.label[0].value] = metric.counter.value;
+  }
+  EXPECT_THAT(parts, ::testing::UnorderedElementsAre(
+                         ::testing::Pair("replayed", 5), ::testing::Pair("recorded", 4),
+                         ::testing::Pair("first", 3), ::testing::Pair("differed", 2),
+                         ::testing::Pair("refused", 1)));
 }
 
 TEST(Metrics, MemoryStandsBesideWhatDenseModelsWouldHold) {

@@ -131,6 +131,14 @@ class Runner(unittest.TestCase):
         self.assertRegex(dense, r"batch1 +45\.0% .* 40%$")
         self.assertEqual(gpu_check.beside_the_goals({}), [])
 
+    def test_says_which_share_of_the_steps_parts_was_replayed(self):
+        blank, line = gpu_check.replays({"cat.c16.decode.batch32.replayed": [0.975, "1"],
+                                         "cat.c16.decode.batch32": [9, "tokens/s"]})
+        self.assertEqual(blank, "")
+        self.assertEqual(line.split(), "cat.c16.decode.batch32.replayed 97.5% of the steps' "
+                                       "parts".split())
+        self.assertEqual(gpu_check.replays({}), [])
+
 
 class Whole(unittest.TestCase):
     """A bundle whose programs are scripts, on a machine that seems to have a GPU."""

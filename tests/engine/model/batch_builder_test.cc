@@ -1,4 +1,5 @@
 // Plans to arrays, without a device.
+#include <algorithm>
 #include <tuple>
 #include <vector>
 
@@ -32,12 +33,29 @@ std::vector<std::tuple<int, int, bool>> Parts(const std::vector<GatherRow>& rows
 
 TEST(OrderByChunkSize, PutsEqualSizesTogetherAndRemembersWhereEachWent) {
   const std::vector<Compression> chunks = {{0, 0, 8}, {1, 5, 2}, {0, 1, 8}, {2, 3, 4}, {1, 6, 2}};
-  const CompressionOrder order = OrderByChunkSize(chunks);
-  EXPECT_THAT(order.fx_rows, ElementsAre(3, 0, 4, 2, 1));
+  const ModelConfig config = Config(ModelKind::kCat);
+  EXPECT_EQ(FxAreas(config), 3);
+  const CompressionOrder order = OrderByChunkSize(config, chunks, 100);
+  EXPECT_THAT(order.fx_rows, ElementsAre(200, 0, 201, 100, 1));
+  EXPECT_THAT(order.rows, ElementsAre(0, 1, 100, 200, 201));
   for (size_t i = 0; i < chunks.size(); ++i) {
-    const Compression& moved = order.chunks[order.fx_rows[i]];
+    const auto at = std::find(order.rows.begin(), order.rows.end(), order.fx_rows[i]);
+    const Compression& moved = order.chunks[at - order.rows.begin()];
     EXPECT_EQ(moved.chunk_index, chunks[i].chunk_index);
     EXPECT_EQ(moved.chunk_size, chunks[i].chunk_size);
+  }
+}
+
+TEST(PadCompressorBatch, AddsRowsThatSeeNobody) {
+  CompressorBatch batch{
+      .inputs = {{0, 7, true}, {0, 8, true}}, .positions = {0, 1}, .blocks = {{0, 2}}};
+  PadCompressorBatch(4, &batch);
+  EXPECT_EQ(batch.inputs.size(), 4);
+  EXPECT_THAT(batch.positions, ElementsAre(0, 1, 0, 0));
+  ASSERT_EQ(batch.blocks.size(), 3);
+  for (int i = 1; i < 3; ++i) {
+    EXPECT_EQ(batch.blocks[i].first, 1 + i);
+    EXPECT_EQ(batch.blocks[i].count, 1);
   }
 }
 

@@ -123,6 +123,26 @@ TEST(EmulatedGolden, ChunksOfSeveralSizesContinueExactlyInOneBatch) {
   ExpectGolden("adaptive-tiny", DType::kF32, {"c4_n23", "c8_n43", "c16_n15"});
 }
 
+// One sequence long enough that three of its chunks close: the decoder with one row and with two,
+// the output, the compressor's layers and the projection are all met, recorded and replayed.
+TEST(EmulatedGolden, ClosingChunksAreReplayedToo) {
+  const Golden golden = LoadGolden("adaptive-tiny");
+  Request request;
+  request.prompt = golden.Case("c4_n23").prompt;
+  request.budget.chunk_size = 4;
+  request.sampling.temperature = 0;
+  request.stop.max_tokens = 14;
+  const auto asked = Ask(GoldenDirectory("adaptive-tiny"), DType::kF32, {request});
+  const std::vector<TokenId>& greedy = golden.Case("c4_n23").greedy;
+  ASSERT_GE(greedy.size(), 14);
+  EXPECT_THAT(asked.answers[0].ids,
+              ::testing::ElementsAreArray(greedy.begin(), greedy.begin() + 14));
+  EXPECT_EQ(asked.parts.first, 5);
+  EXPECT_EQ(asked.parts.recorded, 5);
+  EXPECT_GE(asked.parts.replayed, 20);
+  EXPECT_EQ(asked.parts.differed, 0);
+}
+
 TEST(EmulatedGolden, ADenseModelContinuesExactlyFromMemoryOf16Bits) {
   ExpectGolden("dense-tiny", DType::kBF16, {"n7"});
 }

@@ -114,12 +114,6 @@ TEST(AttentionPlan, EveryRowSeesEachOfItsEntriesOnceInAnyBatch) {
       ExpectOneWriterForEveryRow(plan, static_cast<int>(rows.size()));
       const auto longer = [](const auto& a, const auto& b) { return a.entries > b.entries; };
       ASSERT_TRUE(std::is_sorted(plan.decode.begin(), plan.decode.end(), longer)) << round;
-      int64_t context = 0;
-      for (const AttentionRow& row : rows) {
-        context = std::max<int64_t>(context, row.prefix_entries + row.entries);
-      }
-      ASSERT_LE(static_cast<int64_t>(plan.decode.size()),
-                AttentionItemsMax(bucket, context, layer, device));
       for (const PieceItem& piece : plan.pieces) {
         ASSERT_LE(piece.rows * layer.heads / layer.kv_heads, kPieceQueries);
         ASSERT_GT(piece.visible(), 0);
