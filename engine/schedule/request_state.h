@@ -48,6 +48,7 @@ struct RequestState {
   std::vector<ChoiceState> choices;  // one per choice from the start
   int32_t chunk_size = 0;
   bool paused = false;
+  bool at_bound = false;  // of its memory, with draws on their way: it ends when they have come
   absl::Time arrived;
   absl::Time turn;                     // its place among its owner's: see Before
   int64_t work = 0;                    // that it counts with among owners: see LargestWork
@@ -78,6 +79,8 @@ struct RequestState {
   bool Draws(const ChoiceState& choice) const {  // more tokens than it has
     return !choice.ended && choice.drawn < request.stop.max_tokens;
   }
+  // Whether its streams get rows.
+  bool Streams() const { return !paused && !at_bound; }
   // True if results of it are still on their way.
   bool in_flight() const {
     return std::any_of(choices.begin(), choices.end(), [](const ChoiceState& choice) {

@@ -152,7 +152,7 @@ int64_t Scheduler::PagesDemanded() const {
     if (request->paused) continue;
     for (const ChoiceState& choice : request->choices) {
       const bool streams = choice.sequence && !choice.prefilling;
-      if (streams && request->Draws(choice)) {
+      if (streams && request->Draws(choice) && request->Streams()) {
         pages += choice.sequence->PagesMissing(request->TokensToRead(choice));
       }
       if (streams || choice.ended || prefill_counted) continue;
@@ -219,6 +219,7 @@ void Scheduler::Preempt(Line::iterator place) {
 
 void Scheduler::KeepBounds(absl::Time now) {
   for (const RequestPtr& request : Line(running_)) {
+    request->at_bound = false;
     if (request->request.budget.kv_bytes_max == 0 || request->paused) continue;
     int64_t growth = 0;
     for (const ChoiceState& choice : request->choices) {
@@ -231,6 +232,8 @@ void Scheduler::KeepBounds(absl::Time now) {
     const auto size = SizeWithinBound(model_, quality_, ResidentOf(*request));
     if (size) {
       ChangeChunkSize(*request, *size);
+    } else if (request->in_flight()) {
+      request->at_bound = true;
     } else {
       End(request->key, FinishReason::kKvLimit, now);
     }

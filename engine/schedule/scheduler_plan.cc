@@ -63,7 +63,7 @@ int32_t Scheduler::PlanStreams(StepBuilder& step, InFlight& expected) {
   int32_t streams = 0;
   step.Allow(limits_.step_tokens_max);
   for (const RequestPtr& request : running_) {
-    if (request->paused) continue;
+    if (!request->Streams()) continue;
     for (int32_t i = 0; i < std::ssize(request->choices); ++i) {
       const ChoiceState& choice = request->choices[i];
       if (!choice.sequence || choice.prefilling || !request->Draws(choice)) continue;
