@@ -10,6 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/cpu/host_buffer.h"
+
 namespace catserve {
 namespace {
 
@@ -140,10 +142,6 @@ __attribute__((target("avx2"))) float ReadAll(const float* data, int64_t count) 
       _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3])));
 }
 
-struct alignas(64) CacheLine {
-  float lanes[16];
-};
-
 }  // namespace
 
 double Ceilings::OpsPerSecond(WeightFormat weights) const {
@@ -160,12 +158,13 @@ Ceilings Best(const Ceilings& a, const Ceilings& b) {
 }
 
 Ceilings MeasureCeilings(int threads) {
-  constexpr int64_t kLines = (int64_t{256} << 20) / sizeof(CacheLine);
+  constexpr int64_t kFloats = int64_t{64} << 20;
   constexpr int kTries = 4;
   Ceilings best;
-  std::vector<CacheLine> memory(kLines, CacheLine{});
-  const float* floats = memory.front().lanes;
-  const int64_t share = kLines / threads * 16;
+  // Memory of the kind that weights have, with large pages where the system gives them.
+  const auto memory = cpu::HostBuffer::Create(kFloats * 4).value();
+  const auto* floats = static_cast<const float*>(memory->data());
+  const int64_t share = kFloats / threads / 16 * 16;
   for (int i = 0; i < kTries; ++i) {
     const double read =
         Seconds([&](int t) { g_keep = ReadAll(floats + t * share, share); }, threads);
