@@ -17,11 +17,12 @@ namespace {
 constexpr std::chrono::microseconds kSpin{50};
 
 // A range of pieces in one word.
-constexpr uint64_t Pack(int64_t begin, int64_t end) {
-  return static_cast<uint64_t>(end) << 32 | static_cast<uint64_t>(begin);
+constexpr uint64_t Pack(Range pieces) {
+  return static_cast<uint64_t>(pieces.end) << 32 | static_cast<uint64_t>(pieces.begin);
 }
-constexpr int Begin(uint64_t pieces) { return static_cast<int>(pieces & 0xffffffff); }
-constexpr int End(uint64_t pieces) { return static_cast<int>(pieces >> 32); }
+constexpr Range Unpack(uint64_t pieces) {
+  return {static_cast<int64_t>(pieces & 0xffffffff), static_cast<int64_t>(pieces >> 32)};
+}
 
 // Leaves the core to the other thread that may share it.
 void Pause() {
@@ -74,8 +75,7 @@ void ThreadPool::Run(int pieces, int workers, absl::FunctionRef<void(int, int)> 
   work_ = &work;
   unfinished_.store(static_cast<uint32_t>(pieces), std::memory_order_relaxed);
   for (int i = 0; i < workers; ++i) {
-    const Range share = Share(pieces, i, workers);
-    shares_[i].pieces.store(Pack(share.begin, share.end), std::memory_order_release);
+    shares_[i].pieces.store(Pack(Share(pieces, i, workers)), std::memory_order_release);
   }
   // Sequentially consistent, here and in AwaitCall: either this thread sees the sleeper, or the
   // sleeper sees the call.
@@ -85,38 +85,30 @@ void ThreadPool::Run(int pieces, int workers, absl::FunctionRef<void(int, int)> 
   AwaitEnd();
 }
 
-bool ThreadPool::ClaimFirst(Unclaimed& share, int& piece) {
+bool ThreadPool::Claim(Unclaimed& share, End end, int& piece) {
   uint64_t pieces = share.pieces.load(std::memory_order_relaxed);
-  while (Begin(pieces) < End(pieces)) {
+  for (;;) {
+    const Range range = Unpack(pieces);
+    if (range.begin == range.end) return false;
+    const bool front = end == End::kFront;
+    const uint64_t rest =
+        front ? Pack({range.begin + 1, range.end}) : Pack({range.begin, range.end - 1});
     // Acquires work_ and all that the caller wrote before the run.
-    if (share.pieces.compare_exchange_weak(pieces, Pack(Begin(pieces) + 1, End(pieces)),
-                                           std::memory_order_acquire, std::memory_order_relaxed)) {
-      piece = Begin(pieces);
+    if (share.pieces.compare_exchange_weak(pieces, rest, std::memory_order_acquire,
+                                           std::memory_order_relaxed)) {
+      piece = static_cast<int>(front ? range.begin : range.end - 1);
       return true;
     }
   }
-  return false;
-}
-
-bool ThreadPool::ClaimLast(Unclaimed& share, int& piece) {
-  uint64_t pieces = share.pieces.load(std::memory_order_relaxed);
-  while (Begin(pieces) < End(pieces)) {
-    if (share.pieces.compare_exchange_weak(pieces, Pack(Begin(pieces), End(pieces) - 1),
-                                           std::memory_order_acquire, std::memory_order_relaxed)) {
-      piece = End(pieces) - 1;
-      return true;
-    }
-  }
-  return false;
 }
 
 void ThreadPool::Work(int worker) {
   uint32_t done = 0;
   const size_t own = static_cast<size_t>(worker);
-  for (int piece; ClaimFirst(shares_[own], piece); ++done) (*work_)(piece, worker);
+  for (int piece; Claim(shares_[own], End::kFront, piece); ++done) (*work_)(piece, worker);
   for (size_t i = 1; i < shares_.size(); ++i) {
     Unclaimed& share = shares_[(own + i) % shares_.size()];
-    for (int piece; ClaimLast(share, piece); ++done) (*work_)(piece, worker);
+    for (int piece; Claim(share, End::kBack, piece); ++done) (*work_)(piece, worker);
   }
   if (done == 0) return;
   // The last to end wakes the caller; it may do so in a later run, where that does no harm.

@@ -48,14 +48,15 @@ class ThreadPool {
   void Run(int pieces, int workers, absl::FunctionRef<void(int piece, int worker)> work);
 
  private:
-  // Pieces that nobody has begun, of one share: from the first (lower half) to before the last.
+  // Pieces of one share that nobody has begun: the first (lower half), up to that after the last.
   struct alignas(64) Unclaimed {
     std::atomic<uint64_t> pieces{0};
   };
 
-  // Claims the first piece of a share, or the last.
-  static bool ClaimFirst(Unclaimed& share, int& piece);
-  static bool ClaimLast(Unclaimed& share, int& piece);
+  enum class End : uint8_t { kFront, kBack };
+
+  // Claims the first piece of a share, or the last, if any is left.
+  static bool Claim(Unclaimed& share, End end, int& piece);
   void Work(int worker);  // does pieces until none is unclaimed
   void Loop(int worker);  // of a thread of the pool
   void AwaitCall(uint32_t last);
