@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <thread>
@@ -67,7 +68,8 @@ class ThreadPool {
   // one run and claims in a later one has claimed a piece of the later one, and reads its work_.
   // Hence nobody needs to know which run it is, and no tag can wrap into a wrong claim.
   const absl::FunctionRef<void(int, int)>* work_ = nullptr;
-  std::vector<Unclaimed> shares_;  // one for each thread
+  std::vector<Unclaimed> shares_;     // one for each thread
+  std::chrono::microseconds spin_{};  // before sleep
 
   // On lines of their own: claims, ends and sleep do not disturb each other.
   alignas(64) std::atomic<uint32_t> unfinished_{0};  // pieces that are not done
