@@ -1,7 +1,9 @@
 // The one narrow seam of tensor operations between the model and a device. The model is written
 // once against it; kernels/cpu is the reference that defines each operation.
 //
-// Unless said otherwise activations are F32 and every operation is asynchronous with respect to the
+// Unless said otherwise activations are F32, logits and the residual stream always; what lies
+// between two products may be of the 16-bit type that the second names (Matrix::activations).
+// Every operation is asynchronous with respect to the
 // host on devices that have a stream, in order among themselves. Shapes are checked once at the
 // edge (CHECK); a mismatch is a bug. Bits (CPU): a row of a result depends only on that row's
 // inputs and on the entries it sees, never on the number of rows, threads or pieces.
@@ -40,6 +42,11 @@ class Matrix {
   virtual int64_t out_features() const = 0;
   virtual int64_t in_features() const = 0;
   virtual int64_t bytes() const = 0;  // read once per product: for the floor of a step
+
+  // The type of rows that a product with it reads as they are: F32, BF16 or F16. Beside F32, which
+  // every product takes, RmsNorm and SiluGate write it, MatMul reads and writes it, and heads may
+  // have it in PrepareHeads and both attentions.
+  virtual DType activations() const { return DType::kF32; }
 };
 
 // How a backend holds a weight matrix.
@@ -208,17 +215,20 @@ class Backend {
   virtual void Gather(const TensorView& out, std::span<const TensorView> tables,
                       const TensorView& history, std::span<const GatherRow> rows) = 0;
 
-  // out[i] = weight * x[i] / sqrt(mean(x[i]^2) + eps). out may be x.
+  // out[i] = weight * x[i] / sqrt(mean(x[i]^2) + eps). x: F32. out: F32, and then it may be x, or
+  // an activation type.
   virtual void RmsNorm(const TensorView& out, const TensorView& x, const TensorView& weight,
                        float eps) = 0;
 
-  // out[i] = W x[i], or out[i] += W x[i] if `add`.  x: [rows, in], out: [rows, out].
+  // out[i] = W x[i], or out[i] += W x[i] if `add`.  x: [rows, in], F32 or w.activations();
+  // out: [rows, out], F32 or, unless `add`, the type of x. Sums are F32.
   virtual void MatMul(const TensorView& out, const TensorView& x, const Matrix& w, bool add) = 0;
 
-  // out[i] = silu(gate_up[i][0:f]) * gate_up[i][f:2f].  out: [rows, f], gate_up: [rows, 2f].
+  // out[i] = silu(gate_up[i][0:f]) * gate_up[i][f:2f].  out: [rows, f], gate_up: [rows, 2f], of one
+  // activation type.
   virtual void SiluGate(const TensorView& out, const TensorView& gate_up) = 0;
 
-  // -- Attention ----------------------------------------------------------------------------------
+  // -- Attention: qkv, q and out of one activation type -------------------------------------------
   // In place on qkv [rows, (heads + 2 kv_heads) * head_dim]: norm of every query and key head if
   // the spec has weights, then rotation by positions[i]. If kv is not null, then writes the key and
   // value of row i to entry `slots[i]` (page * 16 + entry; -1: none).

@@ -12,6 +12,13 @@ void CheckMatrix(const TensorView& view, const char* name) {
 
 void CheckColumns(const TensorView& view, int64_t columns, const char* name) {
   CheckMatrix(view, name);
+  CheckActivations(view, columns, name);
+}
+
+void CheckActivations(const TensorView& view, int64_t columns, const char* name) {
+  CATSERVE_CHECK(view.rank == 2 && IsPlainFloat(view.dtype))
+      << name << " must be a matrix of F32 or 16 bits, not rank " << view.rank << " "
+      << Name(view.dtype);
   CATSERVE_CHECK(view.shape[1] == columns)
       << name << " has " << view.shape[1] << " columns where " << columns << " are needed";
 }

@@ -15,6 +15,8 @@ inline constexpr int64_t kHeadDimMax = 256;
 // F32, of two dimensions.
 void CheckMatrix(const TensorView& view, const char* name);
 void CheckColumns(const TensorView& view, int64_t columns, const char* name);
+// The same of any activation type.
+void CheckActivations(const TensorView& view, int64_t columns, const char* name);
 
 // [out, in] of a float type, in host memory.
 void CheckWeights(const TensorView& host);

@@ -36,7 +36,7 @@ void Compressor::Run(const TensorView& fx, const TokenHistory& history,
 void Compressor::RunLayers(const TokenHistory& history, bool recurs) {
   if (recurs) PadCompressorBatch(backend_.PaddedRows(std::ssize(batch_.inputs)), &batch_);
   const int64_t rows = std::ssize(batch_.inputs);
-  const Activations a = workspace_.For(config_.compressor, rows);
+  const Activations a = workspace_.For(transformer_.layout(), rows);
   backend_.BeginPart(
       {recurs ? PartKind::kCompressor : PartKind::kOther, static_cast<int32_t>(rows)});
   const TensorView tables[] = {weights_.tokens.view, weights_.positions.view, weights_.levels.view};
@@ -65,13 +65,18 @@ void Compressor::Project(const TensorView& fx, const CompressorBatch::Group& gro
   backend_.BeginPart({recurs ? PartKind::kCompressor : PartKind::kOther,
                       static_cast<int32_t>(chunks), group.chunk_size});
   // Behind x whatever its rows, so in one place for all batches; nothing else is used any more.
-  const Activations widest = workspace_.For(config_.compressor, workspace_.rows_max());
-  const TensorView z = widest.h.Rows(0, tokens);  // [tokens, e]
+  const Activations widest = workspace_.For(transformer_.layout(), workspace_.rows_max());
+  const TensorView z = widest.z.Rows(0, tokens);  // [tokens, e]
   backend_.Gather(z, {&x_, 1}, {}, features_);
-  transformer_.Norm(z, z);
-  const TensorView chunks_z(z.data, DType::kF32,
-                            {chunks, group.chunk_size * int64_t{config_.compressor.dim}});
-  backend_.MatMul(fx.Rows(0, chunks), chunks_z, *projection->second, false);
+  const int64_t dim = config_.compressor.dim;
+  const Matrix& w = *projection->second;
+  TensorView normed = z;  // in place, or narrowed over h
+  if (w.activations() != DType::kF32) {
+    normed = TensorView(widest.h.data, w.activations(), {tokens, dim});
+  }
+  transformer_.Norm(normed, z);
+  const TensorView chunks_z(normed.data, normed.dtype, {chunks, group.chunk_size * dim});
+  backend_.MatMul(fx.Rows(0, chunks), chunks_z, w, false);
 }
 
 }  // namespace catserve

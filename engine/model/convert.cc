@@ -41,9 +41,10 @@ HostTensor ConvertTo(const TensorView& source, DType dtype) {
     float* to = static_cast<float*>(result.view.data);
     for (int64_t i = 0; i < size; ++i) to[i] = LoadFloat(source, i);
   } else {
-    CATSERVE_CHECK(dtype == DType::kBF16) << "conversion to " << Name(dtype) << " does not exist";
+    CATSERVE_CHECK(IsPlainFloat(dtype)) << "conversion to " << Name(dtype) << " does not exist";
+    const auto narrow = dtype == DType::kBF16 ? BF16FromFloat : F16FromFloat;
     uint16_t* to = static_cast<uint16_t*>(result.view.data);
-    for (int64_t i = 0; i < size; ++i) to[i] = BF16FromFloat(LoadFloat(source, i));
+    for (int64_t i = 0; i < size; ++i) to[i] = narrow(LoadFloat(source, i));
   }
   return result;
 }

@@ -16,7 +16,7 @@ struct HostTensor {
 };
 
 // The tensor in another float format, without a copy where it already has it.
-// REQUIRES: source dense, F32, BF16 or F16; dtype F32 or BF16, or the source's own.
+// REQUIRES: source dense, F32, BF16 or F16; dtype one of these.
 HostTensor ConvertTo(const TensorView& source, DType dtype);
 
 // The rows of all parts, in their order. REQUIRES: at least one part; equal dtypes and columns.

@@ -37,6 +37,12 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(Backend& backend,
       backend.Allocate(rows * config.decoder.dim * SizeOf(DType::kF32));
   if (!normed.ok()) return normed.status();
   decoder->normed_ = *std::move(normed);
+  if (const DType type = weights.output->activations(); type != DType::kF32) {
+    absl::StatusOr<std::unique_ptr<Buffer>> narrow =
+        backend.Allocate(rows * config.decoder.dim * SizeOf(type));
+    if (!narrow.ok()) return narrow.status();
+    decoder->narrow_ = *std::move(narrow);
+  }
   absl::StatusOr<std::unique_ptr<Buffer>> logits =
       backend.Allocate(rows * config.padded_vocab_size * SizeOf(DType::kF32));
   if (!logits.ok()) return logits.status();
@@ -56,7 +62,7 @@ void Decoder::Run(const StepPlan& plan, const TokenHistory& history, const Tenso
   auto rows = static_cast<int64_t>(plan.rows.size());
   const bool recurs = Decodes(plan);
   if (recurs) PadDecoderBatch(rows = backend_.PaddedRows(rows), &batch_);
-  const Activations& a = activations_ = workspace_.For(config_.decoder, rows);
+  const Activations& a = activations_ = workspace_.For(transformer_.layout(), rows);
   backend_.BeginPart({recurs ? PartKind::kDecoder : PartKind::kOther, static_cast<int32_t>(rows)});
   const TensorView tables[] = {weights_.tokens.view, fx, weights_.firsts.view,
                                weights_.separator.view};  // by DecoderTable
@@ -82,11 +88,15 @@ TensorView Decoder::Logits(std::span<const int32_t> rows) {
   }
   const int64_t padded = backend_.PaddedRows(count);
   logits_rows_.resize(static_cast<size_t>(padded), {.table = 0, .index = 0});
-  const TensorView normed(normed_->data(), DType::kF32, {padded, config_.decoder.dim});
+  const TensorView rows_x(normed_->data(), DType::kF32, {padded, config_.decoder.dim});
+  TensorView normed = rows_x;  // in place, or narrowed
+  if (narrow_ != nullptr) {
+    normed = {narrow_->data(), weights_.output->activations(), {padded, config_.decoder.dim}};
+  }
   const TensorView logits(logits_->data(), DType::kF32, {padded, config_.padded_vocab_size});
   backend_.BeginPart({PartKind::kOutput, static_cast<int32_t>(padded)});
-  backend_.Gather(normed, {&activations_.x, 1}, {}, logits_rows_);
-  transformer_.Norm(normed, normed);
+  backend_.Gather(rows_x, {&activations_.x, 1}, {}, logits_rows_);
+  transformer_.Norm(normed, rows_x);
   backend_.MatMul(logits, normed, *weights_.output, false);
   return logits.Rows(0, count);
 }

@@ -52,7 +52,8 @@ class Decoder {
   Transformer transformer_;
   DecoderBatch batch_;
   Activations activations_;         // of the last Run
-  std::unique_ptr<Buffer> normed_;  // [logits_rows_max, d]
+  std::unique_ptr<Buffer> normed_;  // [logits_rows_max, d] F32
+  std::unique_ptr<Buffer> narrow_;  // the same as the output's products read it; null where as F32
   std::unique_ptr<Buffer> logits_;  // [logits_rows_max, padded_vocab]
   std::vector<GatherRow> logits_rows_;
 };

@@ -120,9 +120,12 @@ absl::Status ModelExecutor::Impl::Allocate() {
   const int64_t rows = backend_.PaddedRows(
       config.compresses() ? std::max(options_.step_rows_max, config.compressor_positions())
                           : options_.step_rows_max);
+  const StackLayout decoder_stack{&config.decoder, model_.weights().stack.activations};
+  const StackLayout compressor_stack{&config.compressor,
+                                     model_.weights().compressor.stack.activations};
   absl::StatusOr<Workspace> workspace =
-      config.compresses() ? Workspace::Create(backend_, {&config.decoder, &config.compressor}, rows)
-                          : Workspace::Create(backend_, {&config.decoder}, rows);
+      config.compresses() ? Workspace::Create(backend_, {decoder_stack, compressor_stack}, rows)
+                          : Workspace::Create(backend_, {decoder_stack}, rows);
   if (!workspace.ok()) return workspace.status();
   workspace_ = *std::move(workspace);
 

@@ -1,6 +1,7 @@
 #include "engine/model/transformer.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -16,42 +17,51 @@ constexpr bool kAdd = true;   // out += W x
 // Hands out consecutive pieces of a workspace, each on a cache line of its own.
 class Carver {
  public:
-  explicit Carver(void* data) : data_(static_cast<float*>(data)) {}
+  explicit Carver(void* data) : data_(static_cast<std::byte*>(data)) {}
 
-  TensorView Take(int64_t rows, int64_t columns) {
-    const TensorView view(data_ + used_, DType::kF32, {rows, columns});
-    used_ += (rows * columns + 63) / 64 * 64;
+  TensorView Take(DType dtype, int64_t rows, int64_t columns) {
+    const TensorView view(data_ + used_, dtype, {rows, columns});
+    used_ += (rows * columns * SizeOf(dtype) + 255) / 256 * 256;
+    most_ = std::max(most_, used_);
     return view;
   }
   int64_t used() const { return used_; }
+  void BackTo(int64_t used) { used_ = used; }
+  int64_t most() const { return most_; }  // bytes that were ever used
 
  private:
-  float* data_;
+  std::byte* data_;
   int64_t used_ = 0;
+  int64_t most_ = 0;
 };
 
-Activations Carve(Carver& carver, const StackConfig& stack, int64_t rows) {
+Activations Carve(Carver& carver, const StackLayout& layout, int64_t rows) {
+  const StackConfig& stack = *layout.config;
+  const DType type = layout.activations;
   Activations a;
-  a.x = carver.Take(rows, stack.dim);
-  a.h = carver.Take(rows, stack.dim);
-  a.qkv = carver.Take(rows, stack.qkv_width());
-  a.gate_up = carver.Take(rows, int64_t{2} * stack.feed_forward);
-  a.gated = carver.Take(rows, stack.feed_forward);
+  a.x = carver.Take(DType::kF32, rows, stack.dim);
+  a.h = carver.Take(type, rows, stack.dim);
+  const int64_t after_h = carver.used();
+  a.qkv = carver.Take(type, rows, stack.qkv_width());
+  a.gate_up = carver.Take(type, rows, int64_t{2} * stack.feed_forward);
+  a.gated = carver.Take(type, rows, stack.feed_forward);
+  carver.BackTo(after_h);
+  a.z = carver.Take(DType::kF32, rows, stack.dim);
   return a;
 }
 
 }  // namespace
 
 absl::StatusOr<Workspace> Workspace::Create(Backend& backend,
-                                            std::initializer_list<const StackConfig*> stacks,
+                                            std::initializer_list<StackLayout> stacks,
                                             int64_t rows_max) {
-  int64_t floats = 0;
-  for (const StackConfig* stack : stacks) {
+  int64_t bytes = 0;
+  for (const StackLayout& stack : stacks) {
     Carver measure(nullptr);
-    Carve(measure, *stack, rows_max);
-    floats = std::max(floats, measure.used());
+    Carve(measure, stack, rows_max);
+    bytes = std::max(bytes, measure.most());
   }
-  absl::StatusOr<std::unique_ptr<Buffer>> buffer = backend.Allocate(floats * SizeOf(DType::kF32));
+  absl::StatusOr<std::unique_ptr<Buffer>> buffer = backend.Allocate(bytes);
   if (!buffer.ok()) {
     return absl::Status(buffer.status().code(), absl::StrCat("activations of ", rows_max,
                                                              " rows: ", buffer.status().message()));
@@ -62,7 +72,7 @@ absl::StatusOr<Workspace> Workspace::Create(Backend& backend,
   return workspace;
 }
 
-Activations Workspace::For(const StackConfig& stack, int64_t rows) const {
+Activations Workspace::For(const StackLayout& stack, int64_t rows) const {
   CATSERVE_CHECK(rows <= rows_max_)
       << rows << " rows in a workspace for " << rows_max_ << ": the plan exceeds step_rows_max";
   Carver carver(buffer_->data());

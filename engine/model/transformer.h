@@ -14,13 +14,20 @@
 
 namespace catserve {
 
+// The shape of a stack, and the type of what lies between its products.
+struct StackLayout {
+  const StackConfig* config;
+  DType activations = DType::kF32;
+};
+
 // What a stack computes with, for some number of rows. Views of one workspace.
 struct Activations {
-  TensorView x;        // [rows, dim]: the residual stream
+  TensorView x;        // [rows, dim] F32: the residual stream
   TensorView h;        // [rows, dim]: normed rows, then the heads' output
   TensorView qkv;      // [rows, (heads + 2 kv_heads) * head_dim]
   TensorView gate_up;  // [rows, 2 feed_forward]
   TensorView gated;    // [rows, feed_forward]
+  TensorView z;        // [rows, dim] F32, for after the last layer: over qkv and what follows it
 };
 
 // Device memory for the activations of one stack at a time, taken once.
@@ -28,11 +35,11 @@ class Workspace {
  public:
   // Room for `rows_max` rows of each of the stacks. Errors: RESOURCE_EXHAUSTED.
   static absl::StatusOr<Workspace> Create(Backend& backend,
-                                          std::initializer_list<const StackConfig*> stacks,
+                                          std::initializer_list<StackLayout> stacks,
                                           int64_t rows_max);
 
   // Views that share memory with those of any earlier call. REQUIRES: rows <= rows_max().
-  Activations For(const StackConfig& stack, int64_t rows) const;
+  Activations For(const StackLayout& stack, int64_t rows) const;
   int64_t rows_max() const { return rows_max_; }
 
  private:
@@ -53,7 +60,10 @@ class Transformer {
   // Runs a.x through every layer, in place.
   void Run(const Activations& a, Attend attend) const;
 
-  // The final norm. out may be x.
+  // The layout of its activations.
+  StackLayout layout() const { return {&config_, weights_.activations}; }
+
+  // The final norm. out may be x, or have another type.
   void Norm(const TensorView& out, const TensorView& x) const;
 
  private:

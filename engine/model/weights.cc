@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <initializer_list>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -120,7 +121,7 @@ class Loader {
     const bool whole = type_ == WeightType::kI8 || type_ == WeightType::kI4;
     DType dtype = type_ == WeightType::kF32 ? DType::kF32 : stored;
     if (type_ == WeightType::kBF16) dtype = DType::kBF16;
-    if (dtype == DType::kF16 && host.dtype != DType::kF16) dtype = DType::kF32;
+    if (type_ == WeightType::kF16) dtype = DType::kF16;
     if (whole) dtype = host.dtype;  // from the values themselves
     const HostTensor converted = ConvertTo(host, dtype);
     absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_.Pack(converted.view, FormatOf(type_));
@@ -164,6 +165,19 @@ LayerWeights LoadLayer(Loader& loader, const StackConfig& stack, const LayerName
   return layer;
 }
 
+// What the products of all layers read as it is: F32 unless they agree.
+DType ActivationsOf(const std::vector<LayerWeights>& layers) {
+  std::optional<DType> common;
+  for (const LayerWeights& layer : layers) {
+    for (const Matrix* w :
+         {layer.wqkv.get(), layer.wo.get(), layer.gate_up.get(), layer.down.get()}) {
+      if (common.value_or(w->activations()) != w->activations()) return DType::kF32;
+      common = w->activations();
+    }
+  }
+  return common.value_or(DType::kF32);
+}
+
 StackWeights LoadStack(Loader& loader, const StackConfig& stack, const StackNames& names,
                        int32_t positions) {
   StackWeights weights;
@@ -173,6 +187,7 @@ StackWeights LoadStack(Loader& loader, const StackConfig& stack, const StackName
   }
   weights.norm = loader.Norm(absl::StrCat(names.prefix, "norm.weight"), stack.dim);
   if (!loader.status().ok()) return weights;
+  weights.activations = ActivationsOf(weights.layers);
   std::vector<float> rotary = RotaryTable(positions, stack.head_dim, stack.rope_base);
   weights.rotary = loader.Upload({rotary.data(), DType::kF32, {positions, stack.head_dim}});
   return weights;
@@ -200,6 +215,7 @@ const char* MatrixTypeName(WeightType type, DType stored) {
     case WeightType::kAsStored: return Name(stored);
     case WeightType::kF32: return Name(DType::kF32);
     case WeightType::kBF16: return Name(DType::kBF16);
+    case WeightType::kF16: return Name(DType::kF16);
     case WeightType::kI8: return Name(DType::kI8);
     case WeightType::kI4: break;
   }

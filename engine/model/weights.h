@@ -15,7 +15,7 @@
 namespace catserve {
 
 // The precision that weight matrices are held in. Embedding tables stay as stored, norms are F32.
-enum class WeightType : uint8_t { kAsStored, kF32, kBF16, kI8, kI4 };
+enum class WeightType : uint8_t { kAsStored, kF32, kBF16, kF16, kI8, kI4 };
 
 struct Table {  // a tensor in device memory
   std::unique_ptr<Buffer> buffer;
@@ -36,6 +36,7 @@ struct StackWeights {
   std::vector<LayerWeights> layers;
   Table norm;    // [dim], after the last layer
   Table rotary;  // [positions, head_dim]: cos in the first half of a row, sin in the second
+  DType activations = DType::kF32;  // what the products of all layers read as it is
 
   int64_t matrix_bytes() const;  // of all layers
 };

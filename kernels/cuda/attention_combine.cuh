@@ -5,6 +5,7 @@
 // in ascending order of the slots, so the result does not depend on which block came first.
 #pragma once
 
+#include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/paged_attention.h"
 
@@ -21,7 +22,6 @@ inline LaunchShape CombineShape(int items, int heads) {
 }
 
 // REQUIRES: every slot of an item saw an entry.
-template <typename T>
 __global__ void __launch_bounds__(kCombineThreads)
     AttentionCombine(const __grid_constant__ PagedAttentionArgs args) {
   if (BlockX() >= args.counts[kCombineCount]) return;
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kCombineThreads)
   for (int s = 0; s < item.slots; ++s) {
     max = fmaxf(max, args.partial_max_sum[(first + int64_t{s} * args.heads) * 2]);
   }
-  T* const row = static_cast<T*>(args.out) + item.row * args.out_stride;
+  const int64_t out_head = item.row * args.out_stride + int64_t{head} * args.kv.head_dim;
   for (int d = Lane(); d < args.kv.head_dim; d += kWarpThreads) {
     float out = 0.0f;
     float sum = 0.0f;
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kCombineThreads)
       sum = fmaf(shrink, args.partial_max_sum[slot * 2 + 1], sum);
       out = fmaf(shrink, args.partial_out[slot * args.kv.head_dim + d], out);
     }
-    row[int64_t{head} * args.kv.head_dim + d] = FromFloat<T>(out / sum);
+    StoreActivation(args.out, args.type, out_head + d, out / sum);
   }
 }
 

@@ -42,6 +42,11 @@ AttentionLayer LayerOf(const HeadSpec& spec, DType kv) {
           .tensor_cores = tuned};
 }
 
+void CheckSameType(const TensorView& out, const TensorView& in) {
+  CATSERVE_CHECK(out.dtype == in.dtype)
+      << "heads of " << Name(in.dtype) << " into " << Name(out.dtype);
+}
+
 void CheckRange(const PagedAttentionOp::Entries& entries, int32_t first, int32_t count) {
   const int64_t pages = DivideUp(count, kKvPageEntries);
   CATSERVE_CHECK(count >= 0 && first >= 0 &&
@@ -85,7 +90,7 @@ void MovePages(AttentionPlan& plan, int32_t by) {
 
 void PrepareHeadsOp::Run(const TensorView& qkv, const HeadSpec& spec, const Placement& placement) {
   CheckSpec(spec);
-  CheckColumns(qkv, QueryWidth(spec) + 2 * KvWidth(spec), "qkv");
+  CheckActivations(qkv, QueryWidth(spec) + 2 * KvWidth(spec), "qkv");
   CheckColumns(spec.rotary, spec.head_dim, "rotary");
   CATSERVE_CHECK(qkv.rows() == static_cast<int64_t>(placement.positions.size()))
       << placement.positions.size() << " positions for " << qkv.rows() << " rows";
@@ -111,6 +116,7 @@ void PrepareHeadsOp::Run(const TensorView& qkv, const HeadSpec& spec, const Plac
     lists_.Store(lists, *context_.work);
   }
   const PrepareHeadsArgs args{.qkv = qkv.data,
+                              .type = qkv.dtype,
                               .stride = qkv.row_stride,
                               .heads = spec.heads,
                               .kv = SlabOf(spec, placement.kv),
@@ -172,8 +178,9 @@ void PagedAttentionOp::SendPlan(const HeadSpec& spec, const Entries& entries) {
 void PagedAttentionOp::Run(const TensorView& out, const TensorView& q, const HeadSpec& spec,
                            const Entries& entries) {
   CheckSpec(spec);
-  CheckColumns(q, QueryWidth(spec), "q");
-  CheckColumns(out, QueryWidth(spec), "out");
+  CheckActivations(q, QueryWidth(spec), "q");
+  CheckActivations(out, QueryWidth(spec), "out");
+  CheckSameType(out, q);
   const auto count = static_cast<int64_t>(entries.rows.size());
   CATSERVE_CHECK(q.rows() == count && out.rows() == count)
       << count << " descriptions for " << q.rows() << " rows of q and " << out.rows() << " of out";
@@ -193,6 +200,7 @@ void PagedAttentionOp::Run(const TensorView& out, const TensorView& q, const Hea
   PagedAttentionArgs args = args_;
   args.q = q.data;
   args.out = out.data;
+  args.type = q.dtype;
   args.q_stride = q.row_stride;
   args.out_stride = out.row_stride;
   args.kv = SlabOf(spec, &entries.kv);
@@ -206,8 +214,9 @@ void PagedAttentionOp::Run(const TensorView& out, const TensorView& q, const Hea
 void BlockAttentionOp::Run(const TensorView& out, const TensorView& qkv, const HeadSpec& spec,
                            std::span<const RowBlock> blocks) {
   CheckSpec(spec);
-  CheckColumns(qkv, QueryWidth(spec) + 2 * KvWidth(spec), "qkv");
-  CheckColumns(out, QueryWidth(spec), "out");
+  CheckActivations(qkv, QueryWidth(spec) + 2 * KvWidth(spec), "qkv");
+  CheckActivations(out, QueryWidth(spec), "out");
+  CheckSameType(out, qkv);
   CATSERVE_CHECK(out.rows() == qkv.rows()) << out.rows() << " rows of out for " << qkv.rows();
   for (const RowBlock& block : blocks) {
     CATSERVE_CHECK(block.first >= 0 && block.count >= 0 && block.first <= qkv.rows() - block.count)
@@ -237,7 +246,7 @@ void BlockAttentionOp::Run(const TensorView& out, const TensorView& qkv, const H
                                 .kv_heads = spec.kv_heads,
                                 .head_dim = spec.head_dim,
                                 .scale_log2 = ScaleLog2(spec)};
-  context_.work->Do<LaunchBlockAttention>(args, count_);
+  context_.work->Do<LaunchBlockAttention>(args, count_, qkv.dtype);
 }
 
 }  // namespace catserve::cuda

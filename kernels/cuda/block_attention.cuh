@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kBlockAttentionThreads)
   const T* const values = keys + int64_t{args.kv_heads} * head_dim;
   WarpAttention<Layout, 1> state;
   state.Clear();
-  state.LoadQueries(qkv + block.row * args.stride + int64_t{head} * head_dim, head_dim,
+  state.LoadQueries(qkv, kTypeOf<T>, block.row * args.stride + int64_t{head} * head_dim, head_dim,
                     args.scale_log2);
   for (int first = 0; first < block.count; first += Layout::kTile) {
     Tile<Layout> tile;

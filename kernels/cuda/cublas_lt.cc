@@ -88,7 +88,7 @@ uint32_t AlignmentOf(const void* address) {
 
 // All that the choice of an algorithm depends on.
 auto KeyOf(const Product& p) {
-  return std::tuple(p.m, p.n, p.k, p.type, p.lda, p.ldb, p.ldd, p.add, AlignmentOf(p.a),
+  return std::tuple(p.m, p.n, p.k, p.type, p.d_type, p.lda, p.ldb, p.ldd, p.add, AlignmentOf(p.a),
                     AlignmentOf(p.b), AlignmentOf(p.d));
 }
 
@@ -166,7 +166,7 @@ class MatMulLibrary::Impl {
         api_.DescSet(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)));
     Require(api_.LayoutCreate(&plan.a, TypeOf(p.type), p.k, p.m, p.lda));
     Require(api_.LayoutCreate(&plan.b, TypeOf(p.type), p.k, p.n, p.ldb));
-    Require(api_.LayoutCreate(&plan.d, CUDA_R_32F, p.m, p.n, p.ldd));
+    Require(api_.LayoutCreate(&plan.d, TypeOf(p.d_type), p.m, p.n, p.ldd));
     Prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, AlignmentOf(p.a));
     Prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, AlignmentOf(p.b));
     Prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, AlignmentOf(p.d));

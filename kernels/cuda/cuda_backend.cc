@@ -185,7 +185,7 @@ void CudaBackend::Gather(const TensorView& out, std::span<const TensorView> tabl
 void CudaBackend::RmsNorm(const TensorView& out, const TensorView& x, const TensorView& weight,
                           float eps) {
   CheckMatrix(x, "x");
-  CheckColumns(out, x.shape[1], "out");
+  CheckActivations(out, x.shape[1], "out");
   CATSERVE_CHECK(weight.dtype == DType::kF32 && weight.size() == x.shape[1] &&
                  out.rows() == x.rows())
       << "norm of [" << x.rows() << ", " << x.shape[1] << "] into " << out.rows()
@@ -198,30 +198,37 @@ void CudaBackend::RmsNorm(const TensorView& out, const TensorView& x, const Tens
                          .rows = static_cast<int32_t>(x.rows()),
                          .width = static_cast<int32_t>(x.shape[1]),
                          .eps = eps};
-  context_->work->Do<LaunchRmsNorm>(args);
+  context_->work->Do<LaunchRmsNorm>(args, out.dtype);
 }
 
 void CudaBackend::MatMul(const TensorView& out, const TensorView& x, const Matrix& w, bool add) {
   const auto* matrix = dynamic_cast<const DeviceMatrix*>(&w);
   CATSERVE_CHECK(matrix != nullptr) << "the matrix was packed by another backend";
-  CheckColumns(x, w.in_features(), "x");
-  CheckColumns(out, w.out_features(), "out");
+  CheckActivations(x, w.in_features(), "x");
+  CheckActivations(out, w.out_features(), "out");
   CATSERVE_CHECK(out.rows() == x.rows()) << out.rows() << " rows of out for " << x.rows();
+  CATSERVE_CHECK(x.dtype == DType::kF32 || x.dtype == w.activations())
+      << "x of " << Name(x.dtype) << " by weights that take " << Name(w.activations());
+  CATSERVE_CHECK(out.dtype == DType::kF32 || (out.dtype == x.dtype && !add))
+      << (add ? "sums" : "a product") << " of " << Name(out.dtype) << " from x of "
+      << Name(x.dtype);
   Multiply(*context_, out, x, *matrix, add);
 }
 
 void CudaBackend::SiluGate(const TensorView& out, const TensorView& gate_up) {
-  CheckMatrix(out, "out");
-  CheckColumns(gate_up, 2 * out.shape[1], "gate_up");
-  CATSERVE_CHECK(out.rows() == gate_up.rows())
-      << out.rows() << " rows of out for " << gate_up.rows();
+  CheckActivations(gate_up, gate_up.shape[1], "gate_up");
+  CheckActivations(out, gate_up.shape[1] / 2, "out");
+  CATSERVE_CHECK(out.rows() == gate_up.rows() && 2 * out.shape[1] == gate_up.shape[1] &&
+                 out.dtype == gate_up.dtype)
+      << "gates of [" << gate_up.rows() << ", " << gate_up.shape[1] << "] " << Name(gate_up.dtype)
+      << " into " << out.rows() << " rows of " << Name(out.dtype);
   const SiluGateArgs args{.out = out.data,
                           .gate_up = gate_up.data,
                           .out_stride = out.row_stride,
                           .in_stride = gate_up.row_stride,
                           .rows = static_cast<int32_t>(out.rows()),
                           .width = static_cast<int32_t>(out.shape[1])};
-  context_->work->Do<LaunchSiluGate>(args);
+  context_->work->Do<LaunchSiluGate>(args, out.dtype);
 }
 
 // Keeps the first error; after it, every part is null.

@@ -1,6 +1,7 @@
 #include "kernels/cuda/device_matrix.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -34,8 +35,8 @@ float Quantize(int8_t* to, const TensorView& host, int64_t row) {
 
 // Of all rows: more than a kernel takes at once.
 MatVecArgs ArgsOf(const TensorView& out, const TensorView& x, const DeviceMatrix& w, bool add) {
-  return {.out = out.row<float>(0),
-          .x = x.row<const float>(0),
+  return {.out = out.data,
+          .x = x.data,
           .w = w.data(),
           .scales = w.scales(),
           .out_stride = out.row_stride,
@@ -44,23 +45,26 @@ MatVecArgs ArgsOf(const TensorView& out, const TensorView& x, const DeviceMatrix
           .rows = static_cast<int32_t>(x.rows()),
           .in = static_cast<int32_t>(w.in_features()),
           .out_features = static_cast<int32_t>(w.out_features()),
+          .narrow = out.dtype != DType::kF32,
           .add = add};
 }
 
-void LaunchFewRows(const MatVecArgs& all, DType weights, Stream stream) {
+void LaunchFewRows(const MatVecArgs& all, const MatVecTypes& types, Stream stream) {
+  const int64_t x_row = all.x_stride * SizeOf(types.x);
+  const int64_t out_row = all.out_stride * SizeOf(all.narrow ? types.x : DType::kF32);
   for (int32_t first = 0; first < all.rows; first += kMatVecRowsMax) {
     MatVecArgs args = all;
-    args.out += first * all.out_stride;
-    args.x = static_cast<const float*>(all.x) + first * all.x_stride;
+    args.out = static_cast<std::byte*>(all.out) + first * out_row;
+    args.x = static_cast<const std::byte*>(all.x) + first * x_row;
     args.rows = std::min(kMatVecRowsMax, all.rows - first);
-    LaunchMatVec(args, weights, stream);
+    LaunchMatVec(args, types, stream);
   }
 }
 
 // By the library, or by our kernel where it has no way. few: the same product.
 void LaunchProduct(MatMulLibrary* library, const Product& product, const MatVecArgs& few,
-                   DType weights, Stream stream) {
-  if (!library->Multiply(product)) LaunchFewRows(few, weights, stream);
+                   const MatVecTypes& types, Stream stream) {
+  if (!library->Multiply(product)) LaunchFewRows(few, types, stream);
 }
 
 // x, or its copy in the type of the weights.
@@ -74,9 +78,10 @@ Product ProductOf(DeviceContext& context, const TensorView& out, const TensorVie
                   .lda = w.stride(),
                   .b = x.data,
                   .ldb = x.row_stride,
-                  .d = out.row<float>(0),
-                  .ldd = out.row_stride};
-  if (w.dtype() == DType::kF32) return product;
+                  .d = out.data,
+                  .ldd = out.row_stride,
+                  .d_type = out.dtype};
+  if (x.dtype == w.dtype()) return product;
   const NarrowRowsArgs args{.out = context.scratch->Take<uint16_t>(x.rows() * w.stride()),
                             .x = x.row<const float>(0),
                             .out_stride = w.stride(),
@@ -150,12 +155,15 @@ absl::StatusOr<std::unique_ptr<DeviceMatrix>> DeviceMatrix::Create(const TensorV
 
 void Multiply(DeviceContext& context, const TensorView& out, const TensorView& x,
               const DeviceMatrix& w, bool add) {
+  const MatVecTypes types{x.dtype, w.dtype()};
   // Nobody's library multiplies whole numbers by floats: I8 is read again for every eight rows.
   if (x.rows() <= kMatVecRowsMax || w.dtype() == DType::kI8) {
-    context.work->Do<LaunchFewRows>(ArgsOf(out, x, w, add), w.dtype());
+    context.work->Do<LaunchFewRows>(ArgsOf(out, x, w, add), types);
     return;
   }
-  const int64_t rows_max = context.scratch->Fits(w.stride() * SizeOf(w.dtype()), 1);
+  const bool narrows = x.dtype != w.dtype();
+  const int64_t rows_max =
+      narrows ? context.scratch->Fits(w.stride() * SizeOf(w.dtype()), 1) : x.rows();
   for (int64_t first = 0; first < x.rows(); first += rows_max) {
     const int64_t rows = std::min(rows_max, x.rows() - first);
     context.scratch->Begin();
@@ -163,7 +171,7 @@ void Multiply(DeviceContext& context, const TensorView& out, const TensorView& x
     Product product = ProductOf(context, part, x.Rows(first, rows), w);
     product.add = add;
     context.work->Do<LaunchProduct>(context.products.get(), product,
-                                    ArgsOf(part, x.Rows(first, rows), w, add), w.dtype());
+                                    ArgsOf(part, x.Rows(first, rows), w, add), types);
   }
 }
 

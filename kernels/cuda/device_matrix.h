@@ -22,6 +22,9 @@ class DeviceMatrix : public Matrix {
   int64_t in_features() const override { return in_; }
   int64_t bytes() const override { return weights_->bytes() + (scales_ ? scales_->bytes() : 0); }
 
+  // Whole numbers meet floats.
+  DType activations() const override { return dtype_ == DType::kI8 ? DType::kF32 : dtype_; }
+
   DType dtype() const { return dtype_; }
   int64_t stride() const { return stride_; }  // elements from row to row
   const void* data() const { return std::as_const(*weights_).data(); }
@@ -40,7 +43,7 @@ class DeviceMatrix : public Matrix {
   std::unique_ptr<DeviceBuffer> scales_;
 };
 
-// out = x w^T, or out += x w^T. REQUIRES: shapes fit.
+// out = x w^T, or out += x w^T. REQUIRES: shapes and types fit (Backend::MatMul).
 void Multiply(DeviceContext& context, const TensorView& out, const TensorView& x,
               const DeviceMatrix& w, bool add);
 

@@ -1,7 +1,6 @@
 // Launches of paged attention. For rows: by the type of KV memory, the size of heads, how many of
 // them share a warp and how many warps share a row; sizes of heads that are not tuned, and F32,
-// have one head to a warp (HeadsPerWarp). For pieces: by the type and the size, as BF16, whose
-// range is that of F32 and which holds what is stored with 8 bits exactly.
+// have one head to a warp (HeadsPerWarp). For pieces: by the type and the size.
 #include "kernels/cuda/attention_combine.cuh"
 #include "kernels/cuda/paged_attention_decode.cuh"
 #include "kernels/cuda/paged_attention_piece.cuh"
@@ -12,10 +11,10 @@ namespace {
 template <class Layout, int kGroup>
 void LaunchDecode(const PagedAttentionArgs& args, const AttentionLaunch& launch, Stream stream) {
   if (launch.split_warps == 1) {
-    Launch(PagedAttentionDecode<float, Layout, kGroup, 1>,
+    Launch(PagedAttentionDecode<Layout, kGroup, 1>,
            DecodeShape<kGroup, 1>(launch.items, args.heads), args, stream);
   } else {
-    Launch(PagedAttentionDecode<float, Layout, kGroup, 8>,
+    Launch(PagedAttentionDecode<Layout, kGroup, 8>,
            DecodeShape<kGroup, 8>(launch.items, args.heads), args, stream);
   }
 }
@@ -50,8 +49,8 @@ void LaunchTuned(const PagedAttentionArgs& args, const AttentionLaunch& launch, 
 template <typename KV>
 void LaunchPieces(const PagedAttentionArgs& args, const AttentionLaunch& launch, Stream stream) {
   if (launch.pieces == 0) return;
-  const auto kernel = args.kv.head_dim == 64 ? PagedAttentionPiece<float, BF16, KV, 64>
-                                             : PagedAttentionPiece<float, BF16, KV, 128>;
+  const auto kernel =
+      args.kv.head_dim == 64 ? PagedAttentionPiece<KV, 64> : PagedAttentionPiece<KV, 128>;
   Launch(kernel, PieceShape(launch.pieces, args.kv.kv_heads), args, stream);
 }
 
@@ -76,7 +75,7 @@ void LaunchPagedAttention(const PagedAttentionArgs& args, const AttentionLaunch&
     LaunchAnySize<float>(args, launch, stream);
   }
   if (launch.combines == 0) return;
-  Launch(AttentionCombine<float>, CombineShape(launch.combines, args.heads), args, stream);
+  Launch(AttentionCombine, CombineShape(launch.combines, args.heads), args, stream);
 }
 
 }  // namespace catserve::cuda

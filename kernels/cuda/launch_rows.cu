@@ -7,17 +7,40 @@
 #include "kernels/cuda/silu_gate.cuh"
 
 namespace catserve::cuda {
+namespace {
+
+// An instance for each type of activations.
+template <typename Args>
+using Kernel = void (*)(Args);
+template <typename Args>
+Kernel<Args> Choose(DType type, Kernel<Args> f32, Kernel<Args> bf16, Kernel<Args> f16) {
+  return type == DType::kF32 ? f32 : type == DType::kBF16 ? bf16 : f16;
+}
+
+template <typename T>
+Kernel<BlockAttentionArgs> BlockAttentionFor(const BlockAttentionArgs& args) {
+  constexpr int64_t kVector = 16 / sizeof(T);
+  if (args.stride % kVector != 0 || args.head_dim % 8 != 0) {
+    return BlockAttention<T, NarrowLayout<T>>;
+  }
+  return args.head_dim == 64 ? BlockAttention<T, TileLayout<T, 64, true>>
+                             : BlockAttention<T, TileLayout<T, 256, false>>;
+}
+
+}  // namespace
 
 void LaunchGather(const GatherArgs& args, int items, Stream stream) {
   if (items > 0) Launch(Gather, GatherShape(items), args, stream);
 }
 
-void LaunchRmsNorm(const RmsNormArgs& args, Stream stream) {
-  if (args.rows > 0) Launch(RmsNorm<float>, RmsNormShape(args), args, stream);
+void LaunchRmsNorm(const RmsNormArgs& args, DType type, Stream stream) {
+  const auto kernel = Choose<RmsNormArgs>(type, RmsNorm<float>, RmsNorm<BF16>, RmsNorm<F16>);
+  if (args.rows > 0) Launch(kernel, RmsNormShape(args), args, stream);
 }
 
-void LaunchSiluGate(const SiluGateArgs& args, Stream stream) {
-  if (args.rows > 0) Launch(SiluGate<float>, SiluGateShape(args), args, stream);
+void LaunchSiluGate(const SiluGateArgs& args, DType type, Stream stream) {
+  const auto kernel = Choose<SiluGateArgs>(type, SiluGate<float>, SiluGate<BF16>, SiluGate<F16>);
+  if (args.rows > 0) Launch(kernel, SiluGateShape(args), args, stream);
 }
 
 void LaunchNarrowRows(const NarrowRowsArgs& args, DType type, Stream stream) {
@@ -26,19 +49,17 @@ void LaunchNarrowRows(const NarrowRowsArgs& args, DType type, Stream stream) {
 }
 
 void LaunchPrepareHeads(const PrepareHeadsArgs& args, int rows, DType kv, Stream stream) {
-  auto kernel = PrepareHeads<float, float>;
-  if (kv == DType::kBF16) kernel = PrepareHeads<float, BF16>;
-  if (kv == DType::kI8) kernel = PrepareHeads<float, I8>;
-  if (kv == DType::kE4M3) kernel = PrepareHeads<float, E4M3>;
+  auto kernel = PrepareHeads<float>;
+  if (kv == DType::kBF16) kernel = PrepareHeads<BF16>;
+  if (kv == DType::kI8) kernel = PrepareHeads<I8>;
+  if (kv == DType::kE4M3) kernel = PrepareHeads<E4M3>;
   if (rows > 0) Launch(kernel, PrepareHeadsShape(args, rows), args, stream);
 }
 
-void LaunchBlockAttention(const BlockAttentionArgs& args, int rows, Stream stream) {
-  auto kernel = BlockAttention<float, NarrowLayout<float>>;
-  if (args.stride % 4 == 0 && args.head_dim % 8 == 0) {
-    kernel = args.head_dim == 64 ? BlockAttention<float, TileLayout<float, 64, true>>
-                                 : BlockAttention<float, TileLayout<float, 256, false>>;
-  }
+void LaunchBlockAttention(const BlockAttentionArgs& args, int rows, DType type, Stream stream) {
+  const auto kernel =
+      Choose<BlockAttentionArgs>(type, BlockAttentionFor<float>(args),
+                                 BlockAttentionFor<BF16>(args), BlockAttentionFor<F16>(args));
   if (rows > 0) Launch(kernel, BlockAttentionShape(args, rows), args, stream);
 }
 

@@ -18,13 +18,14 @@ struct Product {
   int64_t m = 0;             // out features
   int64_t n = 0;             // rows
   int64_t k = 0;             // in features
-  DType type = DType::kF32;  // of a and b: F32, BF16 or F16. Sums and d are F32
+  DType type = DType::kF32;  // of a and b: F32, BF16 or F16. Sums are F32
   const void* a = nullptr;
   int64_t lda = 0;
   const void* b = nullptr;
   int64_t ldb = 0;
-  float* d = nullptr;
+  void* d = nullptr;
   int64_t ldd = 0;
+  DType d_type = DType::kF32;  // or the type of a and b, unless `add`
   bool add = false;
   bool operator==(const Product&) const = default;
 };

@@ -4,6 +4,7 @@
 // The CPU's twin: MatMul of kernels/cpu/reference/mat_mul.cc. More rows go to cuBLASLt.
 #pragma once
 
+#include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/operations.h"
 
@@ -72,8 +73,13 @@ __global__ void __launch_bounds__(kMatVecThreads) MatVec(const __grid_constant__
       float product = SumOverLanes(sum[o][r]);
       if (Lane() != 0 || r >= args.rows || first + o >= args.out_features) continue;
       if (args.scales != nullptr) product *= args.scales[first + o];
-      float* const out = args.out + r * args.out_stride + first + o;
-      *out = args.add ? *out + product : product;
+      const int64_t at = r * args.out_stride + first + o;
+      if (args.narrow) {
+        static_cast<X*>(args.out)[at] = ToActivation<X>(product);
+      } else {
+        float& out = static_cast<float*>(args.out)[at];
+        out = args.add ? out + product : product;
+      }
     }
   }
 }

@@ -1,7 +1,8 @@
-// out[i] = x[i], rounded to 16 bits: what a product on tensor cores reads. F16 saturates, since an
-// infinity would make the whole row none. The CPU has no twin: it multiplies F32.
+// out[i] = x[i], rounded to 16 bits: what a product on tensor cores reads, for rows that are F32.
+// The CPU has no twin: it multiplies F32.
 #pragma once
 
+#include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/operations.h"
 
@@ -16,18 +17,12 @@ inline LaunchShape NarrowRowsShape(const NarrowRowsArgs& args) {
 }
 
 template <typename T>
-inline constexpr float kNarrowMax = INFINITY;
-template <>
-inline constexpr float kNarrowMax<F16> = 65504.0f;
-
-template <typename T>
 __global__ void __launch_bounds__(kNarrowThreads)
     NarrowRows(const __grid_constant__ NarrowRowsArgs args) {
   const int i = BlockY() * kNarrowThreads + ThreadX();
   if (i >= args.width) return;
-  float x = args.x[BlockX() * args.x_stride + i];
-  if (fabsf(x) > kNarrowMax<T>) x = copysignf(kNarrowMax<T>, x);  // a NaN stays one
-  static_cast<T*>(args.out)[BlockX() * args.out_stride + i] = FromFloat<T>(x);
+  const float x = args.x[BlockX() * args.x_stride + i];
+  static_cast<T*>(args.out)[BlockX() * args.out_stride + i] = ToActivation<T>(x);
 }
 
 }  // namespace catserve::cuda

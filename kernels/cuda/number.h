@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "kernels/tensor.h"
+
 namespace catserve::cuda {
 
 struct BF16 {
@@ -16,6 +18,14 @@ struct E4M3 {
   uint8_t bits;
 };
 using I8 = int8_t;
+
+// What the host calls an activation's type.
+template <typename T>
+inline constexpr DType kTypeOf = DType::kF32;
+template <>
+inline constexpr DType kTypeOf<BF16> = DType::kBF16;
+template <>
+inline constexpr DType kTypeOf<F16> = DType::kF16;
 
 // Entries of these types are held with a scale: number = scale * what is stored.
 template <typename T>

@@ -77,7 +77,8 @@ struct NarrowRowsArgs {
 inline constexpr int kMatVecRowsMax = 8;
 
 struct MatVecArgs {
-  float* out;           // [rows, out_features], rows out_stride elements apart
+  void* out;            // [rows, out_features], rows out_stride elements apart: F32, or the type of
+                        // x if `narrow`
   const void* x;        // [rows, in], rows x_stride elements apart
   const void* w;        // [out_features, in], rows w_stride elements apart, 16-byte aligned
   const float* scales;  // [out_features] for I8; else null
@@ -87,12 +88,14 @@ struct MatVecArgs {
   int32_t rows;  // at most kMatVecRowsMax
   int32_t in;
   int32_t out_features;
-  bool add;
+  bool narrow;
+  bool add;  // REQUIRES: not narrow
   bool operator==(const MatVecArgs&) const = default;
 };
 
 struct PrepareHeadsArgs {
-  void* qkv;  // [rows, (heads + 2 kv_heads) * head_dim], rows `stride` elements apart
+  void* qkv;   // [rows, (heads + 2 kv_heads) * head_dim], rows `stride` elements apart
+  DType type;  // of qkv: F32, BF16 or F16
   int64_t stride;
   int32_t heads;
   KvSlab kv;                 // kv_heads and head_dim are read even where nothing is written
@@ -174,18 +177,24 @@ struct ScoreTokensArgs {
   bool operator==(const ScoreTokensArgs&) const = default;
 };
 
-// -- Launches. Activations are F32, as the seam has them; nothing is launched for no rows.
+// -- Launches. Nothing is launched for no rows. `type` is that of activations: F32, BF16 or F16.
 
 void LaunchGather(const GatherArgs& args, int items, Stream stream);
-void LaunchRmsNorm(const RmsNormArgs& args, Stream stream);
-void LaunchSiluGate(const SiluGateArgs& args, Stream stream);
+// Writes `type`.
+void LaunchRmsNorm(const RmsNormArgs& args, DType type, Stream stream);
+void LaunchSiluGate(const SiluGateArgs& args, DType type, Stream stream);
 // type: BF16 or F16.
 void LaunchNarrowRows(const NarrowRowsArgs& args, DType type, Stream stream);
-// weights: F32, BF16, F16 or I8.
-void LaunchMatVec(const MatVecArgs& args, DType weights, Stream stream);
+
+struct MatVecTypes {
+  DType x = DType::kF32;        // or BF16 or F16, like the weights
+  DType weights = DType::kF32;  // F32, BF16, F16 or I8
+  bool operator==(const MatVecTypes&) const = default;
+};
+void LaunchMatVec(const MatVecArgs& args, const MatVecTypes& types, Stream stream);
 // kv: F32, BF16, I8 or E4M3.
 void LaunchPrepareHeads(const PrepareHeadsArgs& args, int rows, DType kv, Stream stream);
-void LaunchBlockAttention(const BlockAttentionArgs& args, int rows, Stream stream);
+void LaunchBlockAttention(const BlockAttentionArgs& args, int rows, DType type, Stream stream);
 
 // How much of each list of PagedAttentionArgs there is, and which kernels take it.
 struct AttentionLaunch {

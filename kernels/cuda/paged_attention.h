@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/kv_slab.h"
 #include "kernels/host_device.h"
+#include "kernels/tensor.h"
 
 namespace catserve::cuda {
 
@@ -43,7 +44,8 @@ inline constexpr int kPieceQueries = 64;
 // bucket, and those beyond the count return at once.
 struct PagedAttentionArgs {
   const void* q;  // [rows, heads * head_dim], rows q_stride elements apart
-  void* out;      // [rows, heads * head_dim], rows out_stride elements apart; the type of q
+  void* out;      // [rows, heads * head_dim], rows out_stride elements apart
+  DType type;     // of both: F32, BF16 or F16
   int64_t q_stride;
   int64_t out_stride;
   KvSlab kv;

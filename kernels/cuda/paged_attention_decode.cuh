@@ -9,6 +9,7 @@
 // the warps. Which one, and how rows are split into items, is attention_plan.h's decision.
 #pragma once
 
+#include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/paged_attention.h"
 #include "kernels/cuda/warp_attention.cuh"
@@ -130,36 +131,56 @@ __device__ inline void MergeWarps(WarpAttention<Layout, kGroup>& state,
   }
 }
 
-// The lanes of one entry write the whole row, or its partial result.
-template <typename T, class Layout, int kGroup>
-__device__ inline void StoreItem(const WarpAttention<Layout, kGroup>& state,
-                                 const PagedAttentionArgs& args, const DecodeItem& item,
-                                 int first_head) {
-  const int head_dim = Layout::kExact ? Layout::kHeadDim : args.kv.head_dim;
+// The lanes of one entry write the whole row: kGroup heads one after another.
+template <class Layout, int kGroup>
+__device__ inline void StoreRow(const PagedAttentionArgs& args,
+                                const WarpAttention<Layout, kGroup>& state, int64_t at,
+                                int head_dim) {
   CATSERVE_UNROLL
   for (int g = 0; g < kGroup; ++g) {
-    const int64_t head = first_head + g;
-    const int64_t slot_head = item.partial * int64_t{args.heads} + head;
     const float scale = state.sum[g] > 0.0f ? 1.0f / state.sum[g] : 0.0f;
     CATSERVE_UNROLL
     for (int j = 0; j < Layout::kElements; ++j) {
       const int element = Layout::Element(j / Layout::kVector) + j % Layout::kVector;
       if (!Layout::kExact && element >= head_dim) continue;
-      if (item.partial < 0) {
-        T* const row = static_cast<T*>(args.out) + item.row * args.out_stride;
-        row[head * head_dim + element] = FromFloat<T>(state.out[g][j] * scale);
-      } else {
-        args.partial_out[slot_head * head_dim + element] = state.out[g][j];
-      }
-    }
-    if (item.partial >= 0 && Lane() == 0) {
-      args.partial_max_sum[slot_head * 2] = state.max[g];
-      args.partial_max_sum[slot_head * 2 + 1] = state.sum[g];
+      StoreActivation(args.out, args.type, at + g * head_dim + element, state.out[g][j] * scale);
     }
   }
 }
 
-template <typename T, class Layout, int kGroup, int kSplit>
+// The same of a partial result, whose heads begin with `slot_head`.
+template <class Layout, int kGroup>
+__device__ inline void StorePartial(const PagedAttentionArgs& args,
+                                    const WarpAttention<Layout, kGroup>& state, int64_t slot_head,
+                                    int head_dim) {
+  CATSERVE_UNROLL
+  for (int g = 0; g < kGroup; ++g) {
+    CATSERVE_UNROLL
+    for (int j = 0; j < Layout::kElements; ++j) {
+      const int element = Layout::Element(j / Layout::kVector) + j % Layout::kVector;
+      if (!Layout::kExact && element >= head_dim) continue;
+      args.partial_out[(slot_head + g) * head_dim + element] = state.out[g][j];
+    }
+    if (Lane() == 0) {
+      args.partial_max_sum[(slot_head + g) * 2] = state.max[g];
+      args.partial_max_sum[(slot_head + g) * 2 + 1] = state.sum[g];
+    }
+  }
+}
+
+template <class Layout, int kGroup>
+__device__ inline void StoreItem(const WarpAttention<Layout, kGroup>& state,
+                                 const PagedAttentionArgs& args, const DecodeItem& item,
+                                 int first_head) {
+  const int head_dim = Layout::kExact ? Layout::kHeadDim : args.kv.head_dim;
+  if (item.partial >= 0) {
+    const int64_t slot_head = item.partial * int64_t{args.heads} + first_head;
+    return StorePartial(args, state, slot_head, head_dim);
+  }
+  StoreRow(args, state, item.row * args.out_stride + int64_t{first_head} * head_dim, head_dim);
+}
+
+template <class Layout, int kGroup, int kSplit>
 __global__ void __launch_bounds__(kDecodeThreads<kSplit>, kDecodeBlocks<Layout, kGroup, kSplit>)
     PagedAttentionDecode(const __grid_constant__ PagedAttentionArgs args) {
   if (BlockX() >= args.counts[kDecodeCount]) return;
@@ -173,8 +194,8 @@ __global__ void __launch_bounds__(kDecodeThreads<kSplit>, kDecodeBlocks<Layout, 
   WarpAttention<Layout, kGroup> state;
   state.Clear();
   if (first_head < args.heads) {  // the same for all lanes of a warp, and for all that share a row
-    const T* const row = static_cast<const T*>(args.q) + item.row * args.q_stride;
-    state.LoadQueries(row + int64_t{first_head} * head_dim, head_dim, args.scale_log2);
+    const int64_t at = item.row * args.q_stride + int64_t{first_head} * head_dim;
+    state.LoadQueries(args.q, args.type, at, head_dim, args.scale_log2);
     AttendToItem<Layout, kGroup, kSplit>(state, args, item, kv_head, part);
   }
   if constexpr (kSplit > 1) {
@@ -183,7 +204,7 @@ __global__ void __launch_bounds__(kDecodeThreads<kSplit>, kDecodeBlocks<Layout, 
     MergeWarps<Layout, kGroup, kSplit>(state, shared);
   }
   if (first_head < args.heads && part == 0 && Lane() < Layout::kLanes) {
-    StoreItem<T>(state, args, item, first_head);
+    StoreItem(state, args, item, first_head);
   }
 }
 

@@ -6,11 +6,12 @@
 //
 // A block takes one key/value head and up to kPieceQueries queries (row, head of the group); each
 // of its four warps owns 16 of them. Keys and values come through shared memory, kTileEntries at a
-// time, in the tensor cores' type T like the queries; the accumulators of S are, as they lie, the
-// operand P. P is rounded to T, its sum is not: see the table of tolerances in the tests. Numbers
-// of 8 bits become T as they are stored, which loses nothing; their scales go into S and P.
+// time, as operands like the queries; the accumulators of S are, as they lie, the
+// operand P. P is rounded, its sum is not: see the table of tolerances in the tests. Numbers
+// of 8 bits become operands as they are stored, which loses nothing; their scales go into S and P.
 #pragma once
 
+#include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/paged_attention.h"
 
@@ -19,6 +20,10 @@ namespace catserve::cuda {
 inline constexpr int kPieceThreads = 128;
 inline constexpr int kTileEntries = 64;
 
+// What is multiplied, whatever the types of activations and of KV memory: BF16, whose range is that
+// of F32 and which holds numbers of 8 bits exactly.
+using Operand = BF16;
+
 inline LaunchShape PieceShape(int items, int kv_heads) {
   return {.blocks_x = static_cast<uint32_t>(items),
           .blocks_y = static_cast<uint32_t>(kv_heads),
@@ -26,44 +31,35 @@ inline LaunchShape PieceShape(int items, int kv_heads) {
 }
 
 // Rows are padded by 16 bytes, so that the eight rows of a fragment lie in different banks.
-template <typename T, int kHeadDim>
+template <int kHeadDim>
 struct PieceShared {
-  alignas(16) T keys[kTileEntries][kHeadDim + 8];
-  alignas(16) T values[kTileEntries][kHeadDim + 8];
+  alignas(16) Operand keys[kTileEntries][kHeadDim + 8];
+  alignas(16) Operand values[kTileEntries][kHeadDim + 8];
   float key_scales[kTileEntries];  // for types with a scale
   float value_scales[kTileEntries];
 };
 
-template <typename T>
-__device__ inline uint32_t Pack(T low, T high) {
+__device__ inline uint32_t Pack(Operand low, Operand high) {
   return low.bits | static_cast<uint32_t>(high.bits) << 16;
 }
-template <typename T>
 __device__ inline uint32_t PackFloats(float low, float high) {
-  return Pack(FromFloat<T>(low), FromFloat<T>(high));
+  return Pack(FromFloat<Operand>(low), FromFloat<Operand>(high));
 }
 
-// Two neighbouring activations as T; and F32 sums as two of theirs.
-template <typename T, typename X>
-__device__ inline uint32_t LoadPairAs(const X* from) {
-  if constexpr (sizeof(X) == sizeof(float)) {
-    return PackFloats<T>(from[0], from[1]);
-  } else {
-    return LoadPair(from);
-  }
+// Two neighbouring activations as operands; and F32 sums as two of theirs.
+__device__ inline uint32_t LoadOperands(const void* data, DType type, int64_t at) {
+  if (type == kTypeOf<Operand>) return LoadPair(static_cast<const Operand*>(data) + at);
+  return PackFloats(LoadActivation(data, type, at), LoadActivation(data, type, at + 1));
 }
-template <typename X>
-__device__ inline void StoreFloats(X* to, float low, float high) {
-  if constexpr (sizeof(X) == sizeof(float)) {
-    to[0] = low;
-    to[1] = high;
-  } else {
-    StorePair(to, PackFloats<X>(low, high));
-  }
+__device__ inline void StoreSums(void* data, DType type, int64_t at, float low, float high) {
+  if (type == kTypeOf<Operand>)
+    return StorePair(static_cast<Operand*>(data) + at, PackFloats(low, high));
+  StoreActivation(data, type, at, low);
+  StoreActivation(data, type, at + 1, high);
 }
 
 // One warp's 16 queries. In lane 4 g + t every array's index r means query g (r = 0) or g + 8.
-template <typename X, typename T, typename KV, int kHeadDim>
+template <typename KV, int kHeadDim>
 struct PieceWarp {
   uint32_t q[kHeadDim / 16][4];
   float out[kHeadDim / 8][4];
@@ -73,22 +69,21 @@ struct PieceWarp {
   int64_t query[2];  // row * heads + head
 
   __device__ void Begin(const PagedAttentionArgs& args, const PieceItem& item, int kv_head);
-  __device__ void Score(float (&s)[kTileEntries / 8][4],
-                        const PieceShared<T, kHeadDim>& tile) const;
+  __device__ void Score(float (&s)[kTileEntries / 8][4], const PieceShared<kHeadDim>& tile) const;
   __device__ void Rescale(float (&s)[kTileEntries / 8][4], int first, float scale_log2);
   __device__ void Accumulate(const float (&s)[kTileEntries / 8][4],
-                             const PieceShared<T, kHeadDim>& tile);
-  __device__ void Store(const PagedAttentionArgs& args);
+                             const PieceShared<kHeadDim>& tile);
+  __device__ void Store(const PagedAttentionArgs& args) const;
 
   __device__ static int Group() { return Lane() / 4; }
   __device__ static int Column() { return Lane() % 4 * 2; }
 };
 
-template <typename X, typename T, typename KV, int kHeadDim>
-__device__ inline void PieceWarp<X, T, KV, kHeadDim>::Begin(const PagedAttentionArgs& args,
-                                                            const PieceItem& item, int kv_head) {
+template <typename KV, int kHeadDim>
+__device__ inline void PieceWarp<KV, kHeadDim>::Begin(const PagedAttentionArgs& args,
+                                                      const PieceItem& item, int kv_head) {
   const int group = args.heads / args.kv.kv_heads;
-  const X* rows[2];
+  int64_t at[2];
   CATSERVE_UNROLL
   for (int r = 0; r < 2; ++r) {
     const int index = WarpInBlock() * 16 + Group() + r * 8;
@@ -96,8 +91,7 @@ __device__ inline void PieceWarp<X, T, KV, kHeadDim>::Begin(const PagedAttention
     const int head = kv_head * group + index % group;
     visible[r] = row < item.rows ? item.visible() + row : 0;
     query[r] = (item.first_row + int64_t{row}) * args.heads + head;
-    rows[r] = static_cast<const X*>(args.q) + (item.first_row + int64_t{row}) * args.q_stride +
-              int64_t{head} * kHeadDim;
+    at[r] = (item.first_row + int64_t{row}) * args.q_stride + int64_t{head} * kHeadDim;
     max[r] = -INFINITY;
     sum[r] = 0.0f;
   }
@@ -106,7 +100,7 @@ __device__ inline void PieceWarp<X, T, KV, kHeadDim>::Begin(const PagedAttention
     CATSERVE_UNROLL
     for (int i = 0; i < 4; ++i) {
       const int element = k * 16 + Column() + i / 2 * 8;
-      q[k][i] = visible[i % 2] > 0 ? LoadPairAs<T>(rows[i % 2] + element) : 0u;
+      q[k][i] = visible[i % 2] > 0 ? LoadOperands(args.q, args.type, at[i % 2] + element) : 0u;
     }
   }
   CATSERVE_UNROLL
@@ -116,17 +110,17 @@ __device__ inline void PieceWarp<X, T, KV, kHeadDim>::Begin(const PagedAttention
   }
 }
 
-template <typename X, typename T, typename KV, int kHeadDim>
-__device__ inline void PieceWarp<X, T, KV, kHeadDim>::Score(
-    float (&s)[kTileEntries / 8][4], const PieceShared<T, kHeadDim>& tile) const {
+template <typename KV, int kHeadDim>
+__device__ inline void PieceWarp<KV, kHeadDim>::Score(float (&s)[kTileEntries / 8][4],
+                                                      const PieceShared<kHeadDim>& tile) const {
   CATSERVE_UNROLL
   for (int n = 0; n < kTileEntries / 8; ++n) {
     s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.0f;
     CATSERVE_UNROLL
     for (int k = 0; k < kHeadDim / 16; ++k) {
-      const T* const key = &tile.keys[n * 8 + Group()][k * 16 + Column()];
+      const Operand* const key = &tile.keys[n * 8 + Group()][k * 16 + Column()];
       const uint32_t b[2] = {LoadPair(key), LoadPair(key + 8)};
-      MatrixMultiplyAdd<T>(s[n], q[k], b);
+      MatrixMultiplyAdd<Operand>(s[n], q[k], b);
     }
     if constexpr (kHasScale<KV>) {
       CATSERVE_UNROLL
@@ -136,9 +130,9 @@ __device__ inline void PieceWarp<X, T, KV, kHeadDim>::Score(
 }
 
 // Turns scores of entries [first, first + kTileEntries) into weights relative to the new maximum.
-template <typename X, typename T, typename KV, int kHeadDim>
-__device__ inline void PieceWarp<X, T, KV, kHeadDim>::Rescale(float (&s)[kTileEntries / 8][4],
-                                                              int first, float scale_log2) {
+template <typename KV, int kHeadDim>
+__device__ inline void PieceWarp<KV, kHeadDim>::Rescale(float (&s)[kTileEntries / 8][4], int first,
+                                                        float scale_log2) {
   float largest[2] = {max[0], max[1]};
   CATSERVE_UNROLL
   for (int n = 0; n < kTileEntries / 8; ++n) {
@@ -170,9 +164,9 @@ __device__ inline void PieceWarp<X, T, KV, kHeadDim>::Rescale(float (&s)[kTileEn
   }
 }
 
-template <typename X, typename T, typename KV, int kHeadDim>
-__device__ inline void PieceWarp<X, T, KV, kHeadDim>::Accumulate(
-    const float (&s)[kTileEntries / 8][4], const PieceShared<T, kHeadDim>& tile) {
+template <typename KV, int kHeadDim>
+__device__ inline void PieceWarp<KV, kHeadDim>::Accumulate(const float (&s)[kTileEntries / 8][4],
+                                                           const PieceShared<kHeadDim>& tile) {
   CATSERVE_UNROLL
   for (int k = 0; k < kTileEntries / 16; ++k) {
     const int entry = k * 16 + Column();
@@ -185,7 +179,7 @@ __device__ inline void PieceWarp<X, T, KV, kHeadDim>::Accumulate(
         low *= tile.value_scales[entry + i / 2 * 8];
         high *= tile.value_scales[entry + i / 2 * 8 + 1];
       }
-      p[i] = PackFloats<T>(low, high);
+      p[i] = PackFloats(low, high);
     }
     CATSERVE_UNROLL
     for (int n = 0; n < kHeadDim / 8; ++n) {
@@ -193,28 +187,29 @@ __device__ inline void PieceWarp<X, T, KV, kHeadDim>::Accumulate(
       const uint32_t v[2] = {
           Pack(tile.values[entry][element], tile.values[entry + 1][element]),
           Pack(tile.values[entry + 8][element], tile.values[entry + 9][element])};
-      MatrixMultiplyAdd<T>(out[n], p, v);
+      MatrixMultiplyAdd<Operand>(out[n], p, v);
     }
   }
 }
 
-template <typename X, typename T, typename KV, int kHeadDim>
-__device__ inline void PieceWarp<X, T, KV, kHeadDim>::Store(const PagedAttentionArgs& args) {
+template <typename KV, int kHeadDim>
+__device__ inline void PieceWarp<KV, kHeadDim>::Store(const PagedAttentionArgs& args) const {
   CATSERVE_UNROLL
   for (int r = 0; r < 2; ++r) {
     const float scale = 1.0f / SumOverLanes<4>(sum[r]);
     if (visible[r] == 0) continue;
-    X* const to = static_cast<X*>(args.out) + query[r] / args.heads * args.out_stride +
-                  query[r] % args.heads * kHeadDim + Column();
+    const int64_t to =
+        query[r] / args.heads * args.out_stride + query[r] % args.heads * kHeadDim + Column();
     CATSERVE_UNROLL
     for (int n = 0; n < kHeadDim / 8; ++n) {
-      StoreFloats(to + n * 8, out[n][2 * r] * scale, out[n][2 * r + 1] * scale);
+      const float low = out[n][2 * r] * scale, high = out[n][2 * r + 1] * scale;
+      StoreSums(args.out, args.type, to + n * 8, low, high);
     }
   }
 }
 
 // Eight numbers as they are stored.
-template <typename T, typename KV>
+template <typename KV>
 __device__ inline Words<16> LoadEight(const KV* from) {
   if constexpr (!kHasScale<KV>) {
     return LoadVector<16>(from);
@@ -225,7 +220,7 @@ __device__ inline Words<16> LoadEight(const KV* from) {
     Words<16> numbers;
     CATSERVE_UNROLL
     for (int i = 0; i < 4; ++i) {
-      numbers.word[i] = PackFloats<T>(ToFloat(stored[2 * i]), ToFloat(stored[2 * i + 1]));
+      numbers.word[i] = PackFloats(ToFloat(stored[2 * i]), ToFloat(stored[2 * i + 1]));
     }
     return numbers;
   }
@@ -240,9 +235,9 @@ __device__ inline int64_t PieceEntry(const PagedAttentionArgs& args, const Piece
   return EntryIndex(args.kv, ids[in_list / kPageEntries], BlockY(), part, in_list % kPageEntries);
 }
 
-// Entries [first, first + kTileEntries) as T; zeros from `end` on, since 0 * NaN is NaN.
-template <typename T, typename KV, int kHeadDim>
-__device__ inline void StageTile(PieceShared<T, kHeadDim>& tile, const PagedAttentionArgs& args,
+// Entries [first, first + kTileEntries) as operands; zeros from `end` on, since 0 * NaN is NaN.
+template <typename KV, int kHeadDim>
+__device__ inline void StageTile(PieceShared<kHeadDim>& tile, const PagedAttentionArgs& args,
                                  const PieceItem& item, int first, int end) {
   constexpr int kVectors = kHeadDim / 8;  // 8 elements at a time
   const KV* const slab = static_cast<const KV*>(args.kv.data);
@@ -254,7 +249,7 @@ __device__ inline void StageTile(PieceShared<T, kHeadDim>& tile, const PagedAtte
     float scale = 0.0f;
     if (first + entry < end) {
       const int64_t at = PieceEntry(args, item, first + entry, part);
-      numbers = LoadEight<T>(slab + at * kHeadDim + vector * 8);
+      numbers = LoadEight(slab + at * kHeadDim + vector * 8);
       if constexpr (kHasScale<KV>) scale = vector == 0 ? ToFloat(args.kv.scales[at]) : 0.0f;
     }
     StoreVector<16>(&(part == kKey ? tile.keys : tile.values)[entry][vector * 8], numbers);
@@ -264,20 +259,20 @@ __device__ inline void StageTile(PieceShared<T, kHeadDim>& tile, const PagedAtte
   }
 }
 
-// X: F32, or T. T: BF16 or F16. KV: T, or a type with a scale.
-template <typename X, typename T, typename KV, int kHeadDim>
+// KV: BF16, or a type with a scale.
+template <typename KV, int kHeadDim>
 __global__ void __launch_bounds__(kPieceThreads)
     PagedAttentionPiece(const __grid_constant__ PagedAttentionArgs args) {
   if (BlockX() >= args.counts[kPieceCount]) return;
   const PieceItem item = args.piece_items[BlockX()];
-  using Shared = PieceShared<T, kHeadDim>;
+  using Shared = PieceShared<kHeadDim>;
   CATSERVE_SHARED(Shared, tile);
-  PieceWarp<X, T, KV, kHeadDim> warp;
+  PieceWarp<KV, kHeadDim> warp;
   warp.Begin(args, item, BlockY());
   const int end = item.visible() + item.rows - 1;  // what the last row sees
   for (int first = 0; first < end; first += kTileEntries) {
     SyncBlock();
-    StageTile<T, KV>(tile, args, item, first, end);
+    StageTile<KV>(tile, args, item, first, end);
     SyncBlock();
     float s[kTileEntries / 8][4];
     warp.Score(s, tile);

@@ -7,6 +7,7 @@
 // The CPU's twin: PrepareHeads of kernels/cpu/attention.cc.
 #pragma once
 
+#include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/kv_scale.h"
 #include "kernels/cuda/kv_slab.h"
@@ -30,13 +31,22 @@ struct HeadPairs {
   float u[kPairsMax];
   float v[kPairsMax];
 
-  template <typename T>
-  __device__ void Load(const T* head, int half) {
+  // The head whose numbers begin at `at` of args.qkv.
+  __device__ void Load(const PrepareHeadsArgs& args, int64_t at, int half) {
     CATSERVE_UNROLL
     for (int p = 0; p < kPairsMax; ++p) {
       const int i = p * kWarpThreads + Lane();
-      u[p] = i < half ? ToFloat(head[i]) : 0.0f;
-      v[p] = i < half ? ToFloat(head[i + half]) : 0.0f;
+      u[p] = i < half ? LoadActivation(args.qkv, args.type, at + i) : 0.0f;
+      v[p] = i < half ? LoadActivation(args.qkv, args.type, at + i + half) : 0.0f;
+    }
+  }
+  __device__ void PutBack(const PrepareHeadsArgs& args, int64_t at, int half) const {
+    CATSERVE_UNROLL
+    for (int p = 0; p < kPairsMax; ++p) {
+      const int i = p * kWarpThreads + Lane();
+      if (i >= half) continue;
+      StoreActivation(args.qkv, args.type, at + i, u[p]);
+      StoreActivation(args.qkv, args.type, at + i + half, v[p]);
     }
   }
 
@@ -95,7 +105,7 @@ struct HeadPairs {
     for (int p = 0; p < kPairsMax; ++p) u[p] = v[p] = 0.0f;
   }
 
-  // What is written is divided by `scale`.
+  // Into KV memory: what is written is divided by `scale`.
   template <typename T>
   __device__ void Store(T* head, int half, float scale) const {
     CATSERVE_UNROLL
@@ -123,7 +133,7 @@ __device__ inline void WriteEntry(const KvSlab& kv, int64_t index, HeadPairs& pa
   }
 }
 
-template <typename T, typename KV>
+template <typename KV>
 __global__ void __launch_bounds__(kPrepareThreads)
     PrepareHeads(const __grid_constant__ PrepareHeadsArgs args) {
   const int head = BlockY() * kPrepareWarps + WarpInBlock();
@@ -131,15 +141,14 @@ __global__ void __launch_bounds__(kPrepareThreads)
   if (head >= first_value + args.kv.kv_heads) return;
   const int row = BlockX();
   const int half = args.kv.head_dim / 2;
-  T* const numbers =
-      static_cast<T*>(args.qkv) + row * args.stride + int64_t{head} * args.kv.head_dim;
+  const int64_t at = row * args.stride + int64_t{head} * args.kv.head_dim;
   HeadPairs pairs;
-  pairs.Load(numbers, half);
+  pairs.Load(args, at, half);
   if (head < first_value) {
     const float* const norm = head < args.heads ? args.q_norm : args.k_norm;
     if (norm != nullptr) pairs.Norm(norm, half, args.norm_eps);
     pairs.Rotate(args.rotary + int64_t{args.positions[row]} * args.kv.head_dim, half);
-    pairs.Store(numbers, half, 1.0f);
+    pairs.PutBack(args, at, half);
   }
   if (head < args.heads || args.slots == nullptr || args.slots[row] < 0) return;
   const int64_t page = args.slots[row] / kPageEntries;

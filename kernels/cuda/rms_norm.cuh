@@ -2,6 +2,7 @@
 // products read. A warp to a row. The CPU's twin: kernels/cpu/reference/rms_norm.cc.
 #pragma once
 
+#include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/operations.h"
 
@@ -26,7 +27,7 @@ __global__ void __launch_bounds__(kNormThreads) RmsNorm(const __grid_constant__ 
   const float mean = SumOverLanes(squares) / static_cast<float>(args.width);
   const float scale = 1.0f / sqrtf(mean + args.eps);
   for (int i = Lane(); i < args.width; i += kWarpThreads) {
-    out[i] = FromFloat<T>(x[i] * scale * args.weight[i]);
+    out[i] = ToActivation<T>(x[i] * scale * args.weight[i]);
   }
 }
 

@@ -2,6 +2,7 @@
 // The CPU's twin: kernels/cpu/reference/silu_gate.cc.
 #pragma once
 
+#include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/operations.h"
 
@@ -24,7 +25,7 @@ __global__ void __launch_bounds__(kSiluThreads)
   const float gate = ToFloat(row[i]);
   const float up = ToFloat(row[args.width + i]);
   const float silu = gate / (1.0f + Exp2(gate * -1.44269504f));
-  static_cast<T*>(args.out)[BlockX() * args.out_stride + i] = FromFloat<T>(silu * up);
+  static_cast<T*>(args.out)[BlockX() * args.out_stride + i] = ToActivation<T>(silu * up);
 }
 
 }  // namespace catserve::cuda

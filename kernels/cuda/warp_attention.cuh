@@ -8,6 +8,7 @@
 // registers: no shared memory and no barrier, K and V of a whole tile on their way together.
 #pragma once
 
+#include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/kv_slab.h"
 
@@ -124,16 +125,16 @@ struct WarpAttention {
     }
   }
 
-  // heads: kGroup heads of head_dim elements, one after another.
-  template <typename T>
-  __device__ void LoadQueries(const T* heads, int head_dim, float scale_log2) {
+  // kGroup heads of head_dim elements, one after another from `at` on.
+  __device__ void LoadQueries(const void* q, DType type, int64_t at, int head_dim,
+                              float scale_log2) {
     CATSERVE_UNROLL
     for (int g = 0; g < kGroup; ++g) {
       CATSERVE_UNROLL
       for (int j = 0; j < Layout::kElements; ++j) {
         const int element = Layout::Element(j / Layout::kVector) + j % Layout::kVector;
         if (!Layout::kExact && element >= head_dim) continue;
-        q[g][j] = ToFloat(heads[g * head_dim + element]) * scale_log2;
+        this->q[g][j] = LoadActivation(q, type, at + g * head_dim + element) * scale_log2;
       }
     }
   }

@@ -23,8 +23,14 @@ void Run(const Product& p) {
       for (int64_t k = 0; k < p.k; ++k) {
         sum += Number(p.a, p.type, row * p.lda + k) * Number(p.b, p.type, column * p.ldb + k);
       }
-      float& d = p.d[column * p.ldd + row];
-      d = p.add ? d + sum : sum;
+      const int64_t at = column * p.ldd + row;
+      if (p.d_type == DType::kF32) {
+        float& d = static_cast<float*>(p.d)[at];
+        d = p.add ? d + sum : sum;
+      } else {
+        const auto narrow = p.d_type == DType::kBF16 ? BF16FromFloat : F16FromFloat;
+        static_cast<uint16_t*>(p.d)[at] = narrow(sum);
+      }
     }
   }
 }

@@ -38,8 +38,8 @@ void AttendToPromptAndRow(const AttentionShape& shape) {
 constexpr AttentionShape kNarrow{.heads = 1, .kv_heads = 1, .head_dim = 64, .dtype = DType::kBF16};
 
 TEST(EmulatedBackend, PromptsOverNarrowMemoryGoToTheTensorCoresAndRowsDoNot) {
-  const auto pieces = PagedAttentionPiece<float, BF16, BF16, 64>;
-  const auto rows = PagedAttentionDecode<float, TileLayout<BF16, 64, true>, 1, 1>;
+  const auto pieces = PagedAttentionPiece<BF16, 64>;
+  const auto rows = PagedAttentionDecode<TileLayout<BF16, 64, true>, 1, 1>;
   const auto& given = emulator::Work::Given();
   const int64_t pieces_before = given.Launches(pieces), rows_before = given.Launches(rows);
   AttendToPromptAndRow(kNarrow);
@@ -48,8 +48,8 @@ TEST(EmulatedBackend, PromptsOverNarrowMemoryGoToTheTensorCoresAndRowsDoNot) {
 }
 
 TEST(EmulatedBackend, PromptsOverF32MemoryAndOtherHeadSizesGoRowByRow) {
-  const auto any_size = PagedAttentionDecode<float, TileLayout<float, 256, false>, 1, 1>;
-  const auto narrow = PagedAttentionDecode<float, TileLayout<BF16, 256, false>, 1, 1>;
+  const auto any_size = PagedAttentionDecode<TileLayout<float, 256, false>, 1, 1>;
+  const auto narrow = PagedAttentionDecode<TileLayout<BF16, 256, false>, 1, 1>;
   const auto& given = emulator::Work::Given();
   const int64_t before = given.Launches(any_size) + given.Launches(narrow);
   AttendToPromptAndRow({.heads = 1, .kv_heads = 1, .head_dim = 64, .dtype = DType::kF32});

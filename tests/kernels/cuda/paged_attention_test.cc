@@ -33,18 +33,16 @@ constexpr Device kDevice = {.multiprocessors = V::kSplit == 1 ? 1 : 132};
 
 template <class V>
 void Launch(const PagedAttentionArgs& args, const AttentionPlan& plan, uint32_t seed) {
-  using T = typename V::T;
   // A graph launches blocks for its bucket: some have nothing to do.
   const auto spare = [](size_t items) { return static_cast<int>(items) + 2; };
-  emulator::Launch(
-      DecodeShape<V::kGroup, V::kSplit>(spare(plan.decode.size()), args.heads), seed,
-      [&] { PagedAttentionDecode<T, typename V::Layout, V::kGroup, V::kSplit>(args); });
+  emulator::Launch(DecodeShape<V::kGroup, V::kSplit>(spare(plan.decode.size()), args.heads), seed,
+                   [&] { PagedAttentionDecode<typename V::Layout, V::kGroup, V::kSplit>(args); });
   if constexpr (V::kHasPieces) {
     emulator::Launch(PieceShape(spare(plan.pieces.size()), args.kv.kv_heads), seed,
-                     [&] { PagedAttentionPiece<T, T, typename V::KV, V::Layout::kHeadDim>(args); });
+                     [&] { PagedAttentionPiece<typename V::KV, V::Layout::kHeadDim>(args); });
   }
   emulator::Launch(CombineShape(spare(plan.combines.size()), args.heads), seed,
-                   [&] { AttentionCombine<T>(args); });
+                   [&] { AttentionCombine(args); });
 }
 
 // Runs the scene in several orders of threads; the bits must not depend on it.

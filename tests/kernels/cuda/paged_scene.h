@@ -45,6 +45,7 @@ class PagedScene {
   PagedAttentionArgs Args() {
     return {.q = q_.data(),
             .out = out_.data(),
+            .type = kTypeOf<T>,
             .q_stride = Width(),
             .out_stride = Width(),
             .kv = {pool_.data(), scales_.data(), layer_.kv_heads, layer_.head_dim},

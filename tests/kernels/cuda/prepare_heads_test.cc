@@ -49,6 +49,7 @@ class Scene {
     scales_ = Poisoned<BF16>(PoolSize() / shape_.head_dim);
     const PrepareHeadsArgs args{
         .qkv = qkv_.data(),
+        .type = kTypeOf<T>,
         .stride = width_,
         .heads = shape_.heads,
         .kv = {pool_.data(), scales_.data(), shape_.kv_heads, shape_.head_dim},
@@ -59,7 +60,7 @@ class Scene {
         .slots = kSlots.data(),
         .norm_eps = 1e-5f};
     emulator::Launch(PrepareHeadsShape(args, static_cast<int>(kAt.size())), seed,
-                     [&] { PrepareHeads<T, KV>(args); });
+                     [&] { PrepareHeads<KV>(args); });
   }
 
   // Compares qkv and the pool with the CPU's, which starts from the same numbers.
