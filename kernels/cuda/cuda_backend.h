@@ -1,7 +1,7 @@
 // The backend of one NVIDIA GPU: its operations are started in order on one stream and return at
-// once. Products of 16-bit weights with more than eight rows round the rows to the weights' type,
-// and attention of prompts over KV memory of 16 bits or less rounds queries and weights to BF16
-// (tensor cores); everything else is computed in F32, as on the CPU. Runs are deterministic; that a
+// once. Weights of 16 bits take activations of their type; more than eight rows of F32 are rounded
+// to it first. Attention of prompts over KV memory of 16 bits or less rounds queries and weights to
+// BF16 (tensor cores); what is computed, sums above all, is F32. Runs are deterministic; that a
 // row's bits do not depend on its batch is promised on the CPU alone.
 #pragma once
 
