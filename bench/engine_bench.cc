@@ -25,7 +25,7 @@ ABSL_FLAG(std::string, shape, "", "A shape of random_checkpoint.h, with random w
 ABSL_FLAG(std::string, name, "", "Of the figures; empty: the shape's, or the directory's");
 ABSL_FLAG(std::string, scratch, "build/bench_models", "Where random checkpoints are kept");
 ABSL_FLAG(std::string, backend, "cpu", "cpu, cpu-reference or cuda");
-ABSL_FLAG(std::string, weight_dtype, "stored", "stored, BF16, I8 or I4");
+ABSL_FLAG(std::string, weight_dtype, "stored", "stored, BF16, F16, I8, I4 or, on a GPU, F8_E4M3");
 ABSL_FLAG(std::string, kv_dtype, "BF16", "F32, BF16, I8 or, on a GPU, F8_E4M3");
 ABSL_FLAG(std::vector<std::string>, batches, std::vector<std::string>({"1", "8", "32"}),
           "Sequences decoded together; empty: prefill alone");
@@ -74,8 +74,10 @@ absl::Status ReadFlags(EngineRuns& runs) {
   const auto weights = Choose<WeightType>("weight_dtype", absl::GetFlag(FLAGS_weight_dtype),
                                           {{"stored", WeightType::kAsStored},
                                            {"BF16", WeightType::kBF16},
+                                           {"F16", WeightType::kF16},
                                            {"I8", WeightType::kI8},
-                                           {"I4", WeightType::kI4}});
+                                           {"I4", WeightType::kI4},
+                                           {"F8_E4M3", WeightType::kE4M3}});
   if (!weights.ok()) return weights.status();
   const auto kv = Choose<DType>("kv_dtype", absl::GetFlag(FLAGS_kv_dtype),
                                 {{"F32", DType::kF32},

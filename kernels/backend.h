@@ -62,6 +62,10 @@ enum class WeightFormat : uint8_t {
   // well, each group as KvLayer holds a head: x = t n. Sums within a group are whole numbers:
   // out = sum over groups of (s t) (sum of w n) + m (t (sum of n)).
   kInt4,
+  // E4M3 with an F32 scale for each output, the largest magnitude of its weights / 448: w is held
+  // as w / scale, rounded half to even. A product of more than 8 rows holds each row of its inputs
+  // by the same rule. On GPUs of compute capability 9.0 or more.
+  kE4M3,
 };
 
 // One row to gather: row `index` of tables[table], or, if via_history, row history[index] of it.

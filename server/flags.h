@@ -18,7 +18,7 @@ struct ServerOptions {
   std::string port_file;        // empty: none
   std::string backend;
   int threads = 0;           // 0: one for each core
-  std::string weight_dtype;  // "stored", "F32", "BF16", "I8", "I4"
+  std::string weight_dtype;  // "stored", "F32", "BF16", "F16", "I8", "I4", "F8_E4M3"
   std::string kv_dtype;      // "weights", "F32", "BF16", "I8", "F8_E4M3"
   int32_t slots = 0;
   int64_t kv_memory_bytes = 0;  // 0: a share of the memory that is free

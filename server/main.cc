@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -118,10 +119,12 @@ void RaiseDescriptorLimit(const ConnectionsConfig& connections) {
 
 ModelOptions ReadModelOptions(const ServerOptions& options) {
   ModelOptions model;
-  if (options.weight_dtype == "F32") model.weight_type = WeightType::kF32;
-  if (options.weight_dtype == "BF16") model.weight_type = WeightType::kBF16;
-  if (options.weight_dtype == "I8") model.weight_type = WeightType::kI8;
-  if (options.weight_dtype == "I4") model.weight_type = WeightType::kI4;
+  constexpr std::pair<std::string_view, WeightType> kTypes[] = {
+      {"F32", WeightType::kF32}, {"BF16", WeightType::kBF16}, {"F16", WeightType::kF16},
+      {"I8", WeightType::kI8},   {"I4", WeightType::kI4},     {"F8_E4M3", WeightType::kE4M3}};
+  for (const auto& [name, type] : kTypes) {
+    if (options.weight_dtype == name) model.weight_type = type;
+  }
   return model;
 }
 
@@ -129,8 +132,7 @@ DType KvDType(const ServerOptions& options, const Model& model) {
   if (options.kv_dtype == "F32") return DType::kF32;
   if (options.kv_dtype == "I8") return DType::kI8;
   if (options.kv_dtype == "F8_E4M3") return DType::kE4M3;
-  const std::string& weights = model.weights().dtype;
-  const bool narrow = weights == "BF16" || weights == "I8" || weights == "I4";
+  const bool narrow = model.weights().dtype != Name(DType::kF32);
   return options.kv_dtype == "BF16" || narrow ? DType::kBF16 : DType::kF32;
 }
 

@@ -32,6 +32,7 @@ CUBLAS = "libcublasLt.so.13"
 GIB = 1 << 30
 CAPABILITY_MAJOR = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR; the minor is the next
 F8_CAPABILITY = 89  # converts F8_E4M3
+F8_WEIGHTS_CAPABILITY = 90  # multiplies it with scales of rows and outputs
 
 # What the authors report for 320 sequences of up to 4,096 tokens on one A100 80GB (arXiv
 # 2511.05313): tokens per second, GB; and floors of a prefill of 4,096 tokens on an H200, computed
@@ -45,6 +46,9 @@ GOALS = ((r"attention\.batch64\.c\d+\.BF16", 0.8), (r"attention\.batch1\.dense\.
          (r".*-published\.\w+\.decode\.batch32", 0.5),
          (r"cat-published\.\w+\.decode\.batch1", 0.55),
          (r"dense-published\.dense\.decode\.batch1", 0.4))
+
+# Tokens/s that are asked for, by figure.
+RATES = {"f8.c16.decode.batch320": 200_000}
 
 # Starts the server, waits until it is ready, asks it for tokens, ends it.
 SERVE = """
@@ -66,6 +70,7 @@ done
 
 # Tests of small shapes, of every kernel of ours, for the sanitizer.
 FEW = ("*GatherContract*", "*RmsNormContract*", "*SiluGateContract*",
+       "*ActivationsContract.Norms*", "*ActivationsContract.Gates*", "*Float8Contract.OfZeros*",
        "*MatMulContract.ReadsAndWritesColumnBlocks*", "*PrepareHeadsContract.Writes*",
        "*PagedAttentionContract.MatchesDoublePrecisionAroundPageBoundaries*",
        "*PagedAttentionContract.ARowThatSeesNothingIsZero*",
@@ -225,7 +230,7 @@ def replays(found):
 
 
 def beside_the_goals(found):
-    """Lines of a table of the fractions of the floor for which there is a goal."""
+    """Lines of a table of the fractions of the floor, and the rates, for which there is a goal."""
     lines = []
     for name, (value, _) in found.items():
         operation = name.removesuffix(".floor_fraction")
@@ -233,6 +238,11 @@ def beside_the_goals(found):
         if name != operation and goal:
             lines.append(f"{operation:<40} {100 * value:5.1f}% of its floor; asked for "
                          f"{100 * goal:.0f}%{'' if value >= goal else ': MISSED'}")
+    for name, rate in RATES.items():
+        if name in found:
+            value = found[name][0]
+            lines.append(f"{name:<40} {value:.0f} tokens/s; asked for {rate}"
+                         f"{'' if value >= rate else ': MISSED'}")
     return ["", *lines] if lines else []
 
 
@@ -300,6 +310,10 @@ def all_stages(gpu, scratch):
     if gpu.capability >= F8_CAPABILITY:
         stages.append(Stage("engine-f8", [*engine, published, *largest, *spread,
                                           "--kv_dtype=F8_E4M3", "--name=f8-kv"], 30))
+    if gpu.capability >= F8_WEIGHTS_CAPABILITY:
+        stages.append(Stage("engine-f8-weights", [*engine, published, *largest, *spread,
+                                                  "--weight_dtype=F8_E4M3", "--kv_dtype=F8_E4M3",
+                                                  "--name=f8"], 30))
     # Small shapes; cuBLAS' own kernels are not ours to check.
     for tool in ("memcheck", "racecheck", "synccheck", "initcheck"):
         checked = ["bin/cuda_test", f"--gtest_filter={':'.join(FEW)}"]

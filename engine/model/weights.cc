@@ -24,6 +24,7 @@ struct Part {
 
 WeightFormat FormatOf(WeightType type) {
   if (type == WeightType::kI8) return WeightFormat::kInt8;
+  if (type == WeightType::kE4M3) return WeightFormat::kE4M3;
   return type == WeightType::kI4 ? WeightFormat::kInt4 : WeightFormat::kAsIs;
 }
 
@@ -118,13 +119,13 @@ class Loader {
 
   // `stored`: the format that the file holds the values in.
   std::unique_ptr<Matrix> Pack(const TensorView& host, DType stored) {
-    const bool whole = type_ == WeightType::kI8 || type_ == WeightType::kI4;
+    const WeightFormat format = FormatOf(type_);
     DType dtype = type_ == WeightType::kF32 ? DType::kF32 : stored;
     if (type_ == WeightType::kBF16) dtype = DType::kBF16;
     if (type_ == WeightType::kF16) dtype = DType::kF16;
-    if (whole) dtype = host.dtype;  // from the values themselves
+    if (format != WeightFormat::kAsIs) dtype = host.dtype;  // from the values themselves
     const HostTensor converted = ConvertTo(host, dtype);
-    absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_.Pack(converted.view, FormatOf(type_));
+    absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_.Pack(converted.view, format);
     if (!matrix.ok()) {
       status_ = matrix.status();
       return nullptr;
@@ -217,6 +218,7 @@ const char* MatrixTypeName(WeightType type, DType stored) {
     case WeightType::kBF16: return Name(DType::kBF16);
     case WeightType::kF16: return Name(DType::kF16);
     case WeightType::kI8: return Name(DType::kI8);
+    case WeightType::kE4M3: return Name(DType::kE4M3);
     case WeightType::kI4: break;
   }
   return "I4";

@@ -15,7 +15,7 @@
 namespace catserve {
 
 // The precision that weight matrices are held in. Embedding tables stay as stored, norms are F32.
-enum class WeightType : uint8_t { kAsStored, kF32, kBF16, kF16, kI8, kI4 };
+enum class WeightType : uint8_t { kAsStored, kF32, kBF16, kF16, kI8, kI4, kE4M3 };
 
 struct Table {  // a tensor in device memory
   std::unique_ptr<Buffer> buffer;

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "kernels/check.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/crew.h"
@@ -38,6 +39,10 @@ class CpuBackend final : public Backend {
                                                WeightFormat format) override {
     if (format == WeightFormat::kInt8) return Int8Matrix::Create(host, crew_.pool());
     if (format == WeightFormat::kInt4) return Int4Matrix::Create(host, crew_.pool());
+    if (format == WeightFormat::kE4M3) {
+      return absl::UnimplementedError(
+          "the cpu backend has no weights of F8_E4M3; with 8 bits it holds them as I8");
+    }
     return PackedMatrix::Create(host, crew_.pool());
   }
 

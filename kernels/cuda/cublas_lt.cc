@@ -76,6 +76,7 @@ absl::StatusOr<Api> LoadApi() {
 }
 
 cudaDataType_t TypeOf(DType type) {
+  if (type == DType::kE4M3) return CUDA_R_8F_E4M3;
   if (type == DType::kBF16) return CUDA_R_16BF;
   return type == DType::kF16 ? CUDA_R_16F : CUDA_R_32F;
 }
@@ -119,6 +120,7 @@ class MatMulLibrary::Impl {
   bool Multiply(const Product& product) {
     const Plan& plan = PlanFor(product);
     if (!plan.possible) return false;
+    SetScales(plan, product);
     const float alpha = 1.0f;
     const float beta = product.add ? 1.0f : 0.0f;
     Require(api_.Matmul(handle_, plan.operation, &alpha, product.a, plan.a, product.b, plan.b,
@@ -144,6 +146,21 @@ class MatMulLibrary::Impl {
   }
 
   template <typename T>
+  void Describe(const Plan& plan, cublasLtMatmulDescAttributes_t attribute, T value) {
+    Require(api_.DescSet(plan.operation, attribute, &value, sizeof(value)));
+  }
+
+  // One scale for each output and each row: what cuBLAS offers from 12.9 on, on Hopper.
+  void SetScales(const Plan& plan, const Product& p) {
+    if (p.type != DType::kE4M3) return;
+    constexpr cublasLtMatmulMatrixScale_t kVector = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    Describe(plan, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, kVector);
+    Describe(plan, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, kVector);
+    Describe(plan, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, p.a_scales);
+    Describe(plan, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, p.b_scales);
+  }
+
+  template <typename T>
   void Prefer(cublasLtMatmulPreferenceAttributes_t attribute, T value) {
     Require(api_.PreferenceSet(preference_, attribute, &value, sizeof(value)));
   }
@@ -161,9 +178,8 @@ class MatMulLibrary::Impl {
     const cublasComputeType_t compute =
         p.type == DType::kF32 ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F;
     Require(api_.DescCreate(&plan.operation, compute, CUDA_R_32F));
-    const cublasOperation_t transposed = CUBLAS_OP_T;
-    Require(
-        api_.DescSet(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)));
+    Describe(plan, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+    SetScales(plan, p);
     Require(api_.LayoutCreate(&plan.a, TypeOf(p.type), p.k, p.m, p.lda));
     Require(api_.LayoutCreate(&plan.b, TypeOf(p.type), p.k, p.n, p.ldb));
     Require(api_.LayoutCreate(&plan.d, TypeOf(p.d_type), p.m, p.n, p.ldd));

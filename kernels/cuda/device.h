@@ -22,6 +22,17 @@
 
 namespace catserve::cuda {
 
+__device__ inline uint32_t BitsOf(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof(bits));
+  return bits;
+}
+__device__ inline float FloatOf(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof(x));
+  return x;
+}
+
 __device__ inline int Lane() { return ThreadX() % kWarpThreads; }
 __device__ inline int WarpInBlock() { return ThreadX() / kWarpThreads; }
 

@@ -25,12 +25,32 @@ float LoadFloat(const TensorView& host, int64_t row, int64_t k) {
   return host.dtype == DType::kBF16 ? FloatFromBF16(bits) : FloatFromF16(bits);
 }
 
-// One output's weights as whole numbers; returns their scale (WeightFormat::kInt8).
-float Quantize(int8_t* to, const TensorView& host, int64_t row) {
+// One output's weights with 8 bits; returns their scale (WeightFormat::kInt8, kE4M3).
+float Quantize(std::byte* to, DType type, const TensorView& host, int64_t row) {
   const auto weight = [&](int64_t k) { return LoadFloat(host, row, k); };
-  const float scale = Int8WeightScale(host.shape[1], weight);
-  for (int64_t k = 0; k < host.shape[1]; ++k) to[k] = Int8Weight(weight(k), scale);
+  const bool float8 = type == DType::kE4M3;
+  const float scale = WeightScale(host.shape[1], weight, float8 ? kE4M3Max : kInt8WeightMost);
+  for (int64_t k = 0; k < host.shape[1]; ++k) {
+    to[k] = static_cast<std::byte>(float8 ? E4M3Weight(weight(k), scale)
+                                          : static_cast<uint8_t>(Int8Weight(weight(k), scale)));
+  }
   return scale;
+}
+
+// The type that the format holds numbers of the host's in. Errors: UNIMPLEMENTED.
+absl::StatusOr<DType> TypeOf(WeightFormat format, DType host, const DeviceFacts& facts) {
+  constexpr int kHopper = 90;  // the first whose tensor cores take rows and outputs with scales
+  if (format == WeightFormat::kAsIs) return host;
+  if (format == WeightFormat::kInt8) return DType::kI8;
+  if (format == WeightFormat::kE4M3 && facts.compute_capability >= kHopper) return DType::kE4M3;
+  if (format == WeightFormat::kInt4) {
+    return absl::UnimplementedError(
+        "the cuda backend has no weights of 4 bits; hold them with 8 or 16");
+  }
+  return absl::UnimplementedError(
+      absl::StrCat("weights of F8_E4M3 need a GPU of compute capability 9.0 or more; ", facts.name,
+                   " has ", facts.compute_capability / 10, ".", facts.compute_capability % 10,
+                   ": hold them as I8 or with 16 bits"));
 }
 
 // Of all rows: more than a kernel takes at once.
@@ -67,7 +87,42 @@ void LaunchProduct(MatMulLibrary* library, const Product& product, const MatVecA
   if (!library->Multiply(product)) LaunchFewRows(few, types, stream);
 }
 
-// x, or its copy in the type of the weights.
+// The rows of x with 16 bits, in scratch memory.
+TensorView Narrowed(DeviceContext& context, const TensorView& x, DType type) {
+  const int64_t stride = DivideUp(x.shape[1] * SizeOf(type), kRowAlignment) * kRowAlignment / 2;
+  TensorView narrow(context.scratch->Take<uint16_t>(x.rows() * stride), type,
+                    {x.rows(), x.shape[1]});
+  narrow.row_stride = stride;
+  const NarrowRowsArgs args{.out = narrow.data,
+                            .x = x.row<const float>(0),
+                            .out_stride = stride,
+                            .x_stride = x.row_stride,
+                            .rows = static_cast<int32_t>(x.rows()),
+                            .width = static_cast<int32_t>(x.shape[1])};
+  context.work->Do<LaunchNarrowRows>(args, type);
+  return narrow;
+}
+
+// Puts the rows with 8 bits, as the library takes them, into scratch memory.
+void Quantize(DeviceContext& context, const TensorView& x, const DeviceMatrix& w,
+              Product& product) {
+  const QuantizeRowsArgs args{.out = context.scratch->Take<uint8_t>(x.rows() * w.stride()),
+                              .scales = context.scratch->Take<float>(x.rows()),
+                              .x = x.data,
+                              .type = x.dtype,
+                              .out_stride = w.stride(),
+                              .x_stride = x.row_stride,
+                              .rows = static_cast<int32_t>(x.rows()),
+                              .width = static_cast<int32_t>(w.in_features())};
+  context.work->Do<LaunchQuantizeRows>(args);
+  product.k = w.stride();  // a multiple of 16, as the library wants it: both end with zeros
+  product.b = args.out;
+  product.ldb = args.out_stride;
+  product.a_scales = w.scales();
+  product.b_scales = args.scales;
+}
+
+// REQUIRES: x of w.activations().
 Product ProductOf(DeviceContext& context, const TensorView& out, const TensorView& x,
                   const DeviceMatrix& w) {
   Product product{.m = w.out_features(),
@@ -81,16 +136,7 @@ Product ProductOf(DeviceContext& context, const TensorView& out, const TensorVie
                   .d = out.data,
                   .ldd = out.row_stride,
                   .d_type = out.dtype};
-  if (x.dtype == w.dtype()) return product;
-  const NarrowRowsArgs args{.out = context.scratch->Take<uint16_t>(x.rows() * w.stride()),
-                            .x = x.row<const float>(0),
-                            .out_stride = w.stride(),
-                            .x_stride = x.row_stride,
-                            .rows = static_cast<int32_t>(x.rows()),
-                            .width = static_cast<int32_t>(w.in_features())};
-  context.work->Do<LaunchNarrowRows>(args, w.dtype());
-  product.b = args.out;
-  product.ldb = args.out_stride;
+  if (w.dtype() == DType::kE4M3) Quantize(context, x, w, product);
   return product;
 }
 
@@ -100,14 +146,12 @@ absl::StatusOr<std::unique_ptr<DeviceMatrix>> DeviceMatrix::Create(const TensorV
                                                                    WeightFormat format,
                                                                    DeviceContext& context) {
   CheckWeights(host);
-  if (format == WeightFormat::kInt4) {
-    return absl::UnimplementedError(
-        "the cuda backend has no weights of 4 bits; hold them with 8 or 16");
-  }
+  const absl::StatusOr<DType> type = TypeOf(format, host.dtype, context.runtime->facts());
+  if (!type.ok()) return type.status();
   std::unique_ptr<DeviceMatrix> matrix(new DeviceMatrix);
   matrix->out_ = host.shape[0];
   matrix->in_ = host.shape[1];
-  matrix->dtype_ = format == WeightFormat::kInt8 ? DType::kI8 : host.dtype;
+  matrix->dtype_ = *type;
   const int64_t size = SizeOf(matrix->dtype_);
   int64_t row_bytes = 0;
   int64_t bytes = 0;
@@ -124,7 +168,7 @@ absl::StatusOr<std::unique_ptr<DeviceMatrix>> DeviceMatrix::Create(const TensorV
   if (!weights.ok()) return weights.status();
   matrix->weights_ = *std::move(weights);
 
-  const bool int8 = matrix->dtype_ == DType::kI8;
+  const bool scaled = size == 1;
   const int64_t stride_bytes = matrix->stride_ * size;
   const int64_t rows_max = std::max<int64_t>(1, kPackBytes / std::max<int64_t>(1, stride_bytes));
   std::vector<float> scales;
@@ -132,8 +176,8 @@ absl::StatusOr<std::unique_ptr<DeviceMatrix>> DeviceMatrix::Create(const TensorV
   for (int64_t i = 0; i < matrix->out_; ++i) {
     rows.resize(rows.size() + static_cast<size_t>(stride_bytes));  // zeros
     std::byte* const row = rows.data() + rows.size() - stride_bytes;
-    if (int8) {
-      scales.push_back(Quantize(reinterpret_cast<int8_t*>(row), host, i));
+    if (scaled) {
+      scales.push_back(Quantize(row, matrix->dtype_, host, i));
     } else {
       const char* from = static_cast<const char*>(host.data) + i * host.row_stride * size;
       std::memcpy(row, from, static_cast<size_t>(row_bytes));
@@ -144,7 +188,7 @@ absl::StatusOr<std::unique_ptr<DeviceMatrix>> DeviceMatrix::Create(const TensorV
                          rows.data(), std::ssize(rows));
     rows.clear();
   }
-  if (!int8) return matrix;
+  if (!scaled) return matrix;
   const int64_t scale_bytes = matrix->out_ * SizeOf(DType::kF32);
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> buffer = DeviceBuffer::Create(context, scale_bytes);
   if (!buffer.ok()) return buffer.status();
@@ -155,23 +199,27 @@ absl::StatusOr<std::unique_ptr<DeviceMatrix>> DeviceMatrix::Create(const TensorV
 
 void Multiply(DeviceContext& context, const TensorView& out, const TensorView& x,
               const DeviceMatrix& w, bool add) {
-  const MatVecTypes types{x.dtype, w.dtype()};
-  // Nobody's library multiplies whole numbers by floats: I8 is read again for every eight rows.
-  if (x.rows() <= kMatVecRowsMax || w.dtype() == DType::kI8) {
-    context.work->Do<LaunchFewRows>(ArgsOf(out, x, w, add), types);
+  // Nobody's library multiplies whole numbers by floats: I8 is read again for every eight rows. Our
+  // kernel takes no F32 by E4M3: it becomes BF16 on its way.
+  const bool e4m3 = w.dtype() == DType::kE4M3;
+  const bool few = x.rows() <= kMatVecRowsMax && !(e4m3 && x.dtype == DType::kF32);
+  if (few || w.dtype() == DType::kI8) {
+    context.work->Do<LaunchFewRows>(ArgsOf(out, x, w, add), MatVecTypes{x.dtype, w.dtype()});
     return;
   }
-  const bool narrows = x.dtype != w.dtype();
-  const int64_t rows_max =
-      narrows ? context.scratch->Fits(w.stride() * SizeOf(w.dtype()), 1) : x.rows();
+  const bool narrows = x.dtype != w.activations();
+  const int64_t row_bytes = w.stride() * ((narrows ? 2 : 0) + (e4m3 ? 1 : 0)) + kRowAlignment;
+  const int64_t rows_max = narrows || e4m3 ? context.scratch->Fits(row_bytes, 3) : x.rows();
   for (int64_t first = 0; first < x.rows(); first += rows_max) {
     const int64_t rows = std::min(rows_max, x.rows() - first);
     context.scratch->Begin();
     const TensorView part = out.Rows(first, rows);
-    Product product = ProductOf(context, part, x.Rows(first, rows), w);
+    TensorView given = x.Rows(first, rows);
+    if (narrows) given = Narrowed(context, given, w.activations());
+    Product product = ProductOf(context, part, given, w);
     product.add = add;
-    context.work->Do<LaunchProduct>(context.products.get(), product,
-                                    ArgsOf(part, x.Rows(first, rows), w, add), types);
+    context.work->Do<LaunchProduct>(context.products.get(), product, ArgsOf(part, given, w, add),
+                                    MatVecTypes{given.dtype, w.dtype()});
   }
 }
 

@@ -1,4 +1,5 @@
-// A weight matrix on the device: row-major, rows 16-byte aligned, F32, BF16, F16 or I8.
+// A weight matrix on the device: row-major, rows 16-byte aligned and ending with zeros, F32, BF16,
+// F16, I8 or E4M3.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +13,8 @@ namespace catserve::cuda {
 
 class DeviceMatrix : public Matrix {
  public:
-  // host: [out, in] F32, BF16 or F16, held as it is or as I8. Errors: RESOURCE_EXHAUSTED,
-  // UNIMPLEMENTED for other formats.
+  // host: [out, in] F32, BF16 or F16, held as it is, as I8 or, on devices from compute capability
+  // 9.0 on, as E4M3. Errors: RESOURCE_EXHAUSTED, UNIMPLEMENTED for other formats.
   static absl::StatusOr<std::unique_ptr<DeviceMatrix>> Create(const TensorView& host,
                                                               WeightFormat format,
                                                               DeviceContext& context);
@@ -23,12 +24,15 @@ class DeviceMatrix : public Matrix {
   int64_t bytes() const override { return weights_->bytes() + (scales_ ? scales_->bytes() : 0); }
 
   // Whole numbers meet floats.
-  DType activations() const override { return dtype_ == DType::kI8 ? DType::kF32 : dtype_; }
+  DType activations() const override {
+    if (dtype_ == DType::kE4M3) return DType::kBF16;
+    return dtype_ == DType::kI8 ? DType::kF32 : dtype_;
+  }
 
   DType dtype() const { return dtype_; }
   int64_t stride() const { return stride_; }  // elements from row to row
   const void* data() const { return std::as_const(*weights_).data(); }
-  const float* scales() const {  // [out] of I8, else null
+  const float* scales() const {  // [out] of 8 bits, else null
     return scales_ ? static_cast<const float*>(std::as_const(*scales_).data()) : nullptr;
   }
 

@@ -30,6 +30,7 @@ void LaunchMatVec(const MatVecArgs& args, const MatVecTypes& types, Stream strea
   if (args.rows == 0 || args.out_features == 0) return;
   if (types.x == DType::kF32) return LaunchF32(args, types.weights, stream);
   if (types.weights == DType::kBF16) return LaunchFor<BF16, BF16>(args, stream);
+  if (types.weights == DType::kE4M3) return LaunchFor<BF16, E4M3>(args, stream);
   LaunchFor<F16, F16>(args, stream);
 }
 

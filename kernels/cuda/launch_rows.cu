@@ -3,6 +3,7 @@
 #include "kernels/cuda/gather.cuh"
 #include "kernels/cuda/narrow_rows.cuh"
 #include "kernels/cuda/prepare_heads.cuh"
+#include "kernels/cuda/quantize_rows.cuh"
 #include "kernels/cuda/rms_norm.cuh"
 #include "kernels/cuda/silu_gate.cuh"
 
@@ -46,6 +47,10 @@ void LaunchSiluGate(const SiluGateArgs& args, DType type, Stream stream) {
 void LaunchNarrowRows(const NarrowRowsArgs& args, DType type, Stream stream) {
   const auto kernel = type == DType::kBF16 ? NarrowRows<BF16> : NarrowRows<F16>;
   if (args.rows > 0) Launch(kernel, NarrowRowsShape(args), args, stream);
+}
+
+void LaunchQuantizeRows(const QuantizeRowsArgs& args, Stream stream) {
+  if (args.rows > 0) Launch(QuantizeRows, QuantizeRowsShape(args), args, stream);
 }
 
 void LaunchPrepareHeads(const PrepareHeadsArgs& args, int rows, DType kv, Stream stream) {

@@ -18,14 +18,17 @@ struct Product {
   int64_t m = 0;             // out features
   int64_t n = 0;             // rows
   int64_t k = 0;             // in features
-  DType type = DType::kF32;  // of a and b: F32, BF16 or F16. Sums are F32
+  DType type = DType::kF32;  // of a and b: F32, BF16, F16 or E4M3. Sums are F32
   const void* a = nullptr;
   int64_t lda = 0;
   const void* b = nullptr;
   int64_t ldb = 0;
   void* d = nullptr;
   int64_t ldd = 0;
-  DType d_type = DType::kF32;  // or the type of a and b, unless `add`
+  DType d_type = DType::kF32;  // or BF16 or F16, unless `add`
+  // Of E4M3, on devices: of column i of a, and of column j of b. d[i, j] is a sum times both.
+  const float* a_scales = nullptr;
+  const float* b_scales = nullptr;
   bool add = false;
   bool operator==(const Product&) const = default;
 };

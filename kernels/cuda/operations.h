@@ -74,6 +74,18 @@ struct NarrowRowsArgs {
   bool operator==(const NarrowRowsArgs&) const = default;
 };
 
+struct QuantizeRowsArgs {
+  void* out;      // [rows, out_stride] E4M3, zeros from width on
+  float* scales;  // [rows]
+  const void* x;  // [rows, width], rows x_stride elements apart
+  DType type;     // of x: F32, BF16 or F16
+  int64_t out_stride;
+  int64_t x_stride;
+  int32_t rows;
+  int32_t width;
+  bool operator==(const QuantizeRowsArgs&) const = default;
+};
+
 inline constexpr int kMatVecRowsMax = 8;
 
 struct MatVecArgs {
@@ -81,7 +93,7 @@ struct MatVecArgs {
                         // x if `narrow`
   const void* x;        // [rows, in], rows x_stride elements apart
   const void* w;        // [out_features, in], rows w_stride elements apart, 16-byte aligned
-  const float* scales;  // [out_features] for I8; else null
+  const float* scales;  // [out_features] for I8 and E4M3; else null
   int64_t out_stride;
   int64_t x_stride;
   int64_t w_stride;
@@ -185,10 +197,11 @@ void LaunchRmsNorm(const RmsNormArgs& args, DType type, Stream stream);
 void LaunchSiluGate(const SiluGateArgs& args, DType type, Stream stream);
 // type: BF16 or F16.
 void LaunchNarrowRows(const NarrowRowsArgs& args, DType type, Stream stream);
+void LaunchQuantizeRows(const QuantizeRowsArgs& args, Stream stream);
 
 struct MatVecTypes {
-  DType x = DType::kF32;        // or BF16 or F16, like the weights
-  DType weights = DType::kF32;  // F32, BF16, F16 or I8
+  DType x = DType::kF32;        // or BF16 or F16, like the weights; over E4M3: BF16
+  DType weights = DType::kF32;  // F32, BF16, F16, I8 or E4M3
   bool operator==(const MatVecTypes&) const = default;
 };
 void LaunchMatVec(const MatVecArgs& args, const MatVecTypes& types, Stream stream);

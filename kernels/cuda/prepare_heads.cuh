@@ -85,8 +85,7 @@ struct HeadPairs {
     CATSERVE_UNROLL
     for (int p = 0; p < kPairsMax; ++p) {
       for (const float x : {fabsf(u[p]), fabsf(v[p])}) {
-        uint32_t bits;
-        memcpy(&bits, &x, sizeof(bits));
+        const uint32_t bits = BitsOf(x);
         largest = bits > largest ? bits : largest;
       }
     }
@@ -95,9 +94,7 @@ struct HeadPairs {
       const uint32_t other = ShuffleXor(largest, step);
       largest = other > largest ? other : largest;
     }
-    float magnitude;
-    memcpy(&magnitude, &largest, sizeof(magnitude));
-    return magnitude;
+    return FloatOf(largest);
   }
 
   __device__ void Clear() {

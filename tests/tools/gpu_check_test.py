@@ -139,6 +139,12 @@ class Runner(unittest.TestCase):
                                        "parts".split())
         self.assertEqual(gpu_check.replays({}), [])
 
+    def test_the_rate_of_8_bits_stands_beside_what_was_asked_for(self):
+        def line(rate):
+            return gpu_check.beside_the_goals({"f8.c16.decode.batch320": [rate, "1/s"]})[1]
+        self.assertRegex(line(200_000), "200000 tokens/s; asked for 200000$")
+        self.assertRegex(line(199_999), "199999 tokens/s; asked for 200000: MISSED$")
+
 
 class Whole(unittest.TestCase):
     """A bundle whose programs are scripts, on a machine that seems to have a GPU."""
@@ -216,10 +222,11 @@ class Commands(unittest.TestCase):
     def test_a_card_that_knows_no_f8_is_not_asked_for_it(self):
         def stages(capability):
             return {s.name for s in gpu_check.all_stages(Gpu("card", GIB, "13", capability), "x")}
-        self.assertEqual(stages(90) - stages(80), {"engine-f8"})
+        self.assertEqual(stages(89) - stages(80), {"engine-f8"})
+        self.assertEqual(stages(90) - stages(89), {"engine-f8-weights"})
 
     def test_the_sanitizer_runs_tests_that_there_are(self):
-        sources = (ROOT / "tests" / "kernels").glob("*_contract_test.cc")
+        sources = (ROOT / "tests" / "kernels").rglob("*_contract_test.cc")
         text = "".join(s.read_text(encoding="utf-8") for s in sources)
         names = [f"/{suite}.{test}/" for suite, test in re.findall(r"^TEST_P\((\w+), (\w+)\)", text,
                                                                    re.M)]

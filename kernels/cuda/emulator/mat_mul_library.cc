@@ -6,12 +6,14 @@
 
 #include "kernels/bfloat16.h"
 #include "kernels/cuda/emulator/queue.h"
+#include "kernels/float8.h"
 
 namespace catserve::cuda {
 namespace {
 
 float Number(const void* data, DType type, int64_t at) {
   if (type == DType::kF32) return static_cast<const float*>(data)[at];
+  if (type == DType::kE4M3) return FloatFromE4M3(static_cast<const uint8_t*>(data)[at]);
   const uint16_t bits = static_cast<const uint16_t*>(data)[at];
   return type == DType::kBF16 ? FloatFromBF16(bits) : FloatFromF16(bits);
 }
@@ -23,6 +25,7 @@ void Run(const Product& p) {
       for (int64_t k = 0; k < p.k; ++k) {
         sum += Number(p.a, p.type, row * p.lda + k) * Number(p.b, p.type, column * p.ldb + k);
       }
+      if (p.type == DType::kE4M3) sum *= p.a_scales[row] * p.b_scales[column];
       const int64_t at = column * p.ldd + row;
       if (p.d_type == DType::kF32) {
         float& d = static_cast<float*>(p.d)[at];

@@ -1,4 +1,4 @@
-// How much memory the emulated device has.
+// How much memory the emulated device has, and what it can do.
 #pragma once
 
 #include <cstdint>
@@ -7,5 +7,7 @@ namespace catserve::cuda::emulator {
 
 // Of every device made from now on; 4 GiB at first.
 void SetDeviceBytes(int64_t bytes);
+// The same of its compute capability; 90 at first.
+void SetComputeCapability(int capability);
 
 }  // namespace catserve::cuda::emulator

@@ -37,6 +37,11 @@ emulator::Pace& NextPace() {
   return pace;
 }
 
+int& NextComputeCapability() {
+  static int capability = 90;
+  return capability;
+}
+
 // Host memory as fresh memory of a device is: nobody knows what is in it.
 void* TakeMemory(int64_t bytes) {
   void* const data = std::aligned_alloc(kAlignment, static_cast<size_t>(bytes));
@@ -55,6 +60,7 @@ absl::Status CheckSize(int64_t bytes) {
 }  // namespace
 
 void emulator::SetDeviceBytes(int64_t bytes) { NextDeviceBytes() = bytes; }
+void emulator::SetComputeCapability(int capability) { NextComputeCapability() = capability; }
 void emulator::SetPace(Pace pace) { NextPace() = pace; }
 
 // Recorded launches keep the arguments that they were given, as a device's do.
@@ -70,7 +76,8 @@ Graph::~Graph() = default;
 
 class Runtime::Impl {
  public:
-  DeviceFacts facts{.name = "emulated", .compute_capability = 90, .multiprocessors = 2};
+  DeviceFacts facts{
+      .name = "emulated", .compute_capability = NextComputeCapability(), .multiprocessors = 2};
   emulator::Queue queue{NextPace()};
   DeviceMemory memory{.free = NextDeviceBytes(), .total = NextDeviceBytes()};
   std::map<const void*, int64_t> taken;  // bytes of the device's memory, rounded

@@ -17,6 +17,7 @@
 #include "kernels/cuda/emulator/work.h"
 #include "kernels/cuda/narrow_rows.cuh"
 #include "kernels/cuda/paged_attention_piece.cuh"
+#include "kernels/cuda/quantize_rows.cuh"
 #include "kernels/cuda/rms_norm.cuh"
 #include "tests/engine/model/golden.h"
 #include "tests/engine/model/oracle.h"
@@ -168,22 +169,23 @@ TEST(EmulatedGolden, ClearWinnersStayWithWeightsAndActivationsOf16Bits) {
 
 // A model with heads of 64 scores a text; returns the largest error of a log-probability against
 // the oracle's, whose logits have a deviation near 3 and whose weights are those of the file.
-double WorstScore(ModelKind kind, int32_t chunk_size, DType kv_dtype, DType weights = DType::kF32) {
+double WorstScore(ModelKind kind, int32_t chunk_size, const Types& types,
+                  DType stored = DType::kF32) {
   constexpr OracleStack kDecoder{
       .dim = 128, .layers = 2, .heads = 2, .kv_heads = 2, .feed_forward = 40, .qk_norm = true};
   constexpr OracleStack kCompressor{
       .dim = 16, .layers = 1, .heads = 2, .kv_heads = 1, .feed_forward = 16, .qk_norm = true};
   OracleModel model = RandomModel(kind, kDecoder, kCompressor, 17);
-  model.weights = Rounded(std::move(model.weights), weights);
+  model.weights = Rounded(std::move(model.weights), stored);
   const TempDirectory directory;
   directory.Write("config.json", model.ConfigJson());
-  directory.Write("model.safetensors", SafetensorsFile(model.weights, weights));
+  directory.Write("model.safetensors", SafetensorsFile(model.weights, stored));
   Request request;
   request.task = Task::kScore;
   request.budget.chunk_size = chunk_size;
   for (int i = 0; i < 30; ++i) request.prompt.push_back((i * i + 3) % model.vocab);
   const std::vector<TokenId> text = request.prompt;
-  const Answer answer = Ask(directory.path(), {.kv = kv_dtype}, {request}).answers[0];
+  const Answer answer = Ask(directory.path(), types, {request}).answers[0];
   EXPECT_EQ(answer.ids, std::vector<TokenId>(text.begin() + 1, text.end()));
   const Rows logits = OracleLogits(model, chunk_size, text);
   double worst = 0;
@@ -199,15 +201,16 @@ double WorstScore(ModelKind kind, int32_t chunk_size, DType kv_dtype, DType weig
 TEST(EmulatedNarrowMemory, ScoresOnTheTensorCoresAreTheOraclesWithinTolerance) {
   const auto pieces = cuda::PagedAttentionPiece<cuda::BF16, 64>;
   const auto& given = cuda::emulator::Work::Given();
-  EXPECT_LT(WorstScore(ModelKind::kDense, 0, DType::kF32), 1e-4);
+  EXPECT_LT(WorstScore(ModelKind::kDense, 0, {}), 1e-4);
   EXPECT_EQ(given.Launches(pieces), 0);
-  EXPECT_LT(WorstScore(ModelKind::kDense, 0, DType::kBF16), 0.06);
+  EXPECT_LT(WorstScore(ModelKind::kDense, 0, {.kv = DType::kBF16}), 0.06);
   EXPECT_GT(given.Launches(pieces), 0);
   const int64_t dense = given.Launches(pieces);
-  EXPECT_LT(WorstScore(ModelKind::kCat, 8, DType::kBF16), 0.06);  // branches after the summaries
+  // Branches after the summaries.
+  EXPECT_LT(WorstScore(ModelKind::kCat, 8, {.kv = DType::kBF16}), 0.06);
   EXPECT_GT(given.Launches(pieces), dense);
-  EXPECT_LT(WorstScore(ModelKind::kCat, 8, DType::kI8), 0.2);
-  EXPECT_LT(WorstScore(ModelKind::kCat, 8, DType::kE4M3), 0.6);
+  EXPECT_LT(WorstScore(ModelKind::kCat, 8, {.kv = DType::kI8}), 0.2);
+  EXPECT_LT(WorstScore(ModelKind::kCat, 8, {.kv = DType::kE4M3}), 0.6);
 }
 
 // With weights of 16 bits activations have them too; the residual stream and logits do not.
@@ -217,12 +220,22 @@ TEST(EmulatedActivations, ScoresOf16BitsAreTheOraclesWithinTolerance) {
   const auto& given = cuda::emulator::Work::Given();
   const int64_t norms_before = given.Launches(norms);
   const int64_t narrowed_before = given.Launches(narrowed);
-  EXPECT_LT(WorstScore(ModelKind::kDense, 0, DType::kF32, DType::kBF16), 0.1);
-  EXPECT_LT(WorstScore(ModelKind::kCat, 8, DType::kBF16, DType::kBF16), 0.1);
+  EXPECT_LT(WorstScore(ModelKind::kDense, 0, {}, DType::kBF16), 0.1);
+  EXPECT_LT(WorstScore(ModelKind::kCat, 8, {.kv = DType::kBF16}, DType::kBF16), 0.1);
   EXPECT_GT(given.Launches(norms), norms_before);
   EXPECT_EQ(given.Launches(narrowed), narrowed_before) << "rows come as products read them";
-  EXPECT_LT(WorstScore(ModelKind::kDense, 0, DType::kF32, DType::kF16), 0.02);
-  EXPECT_LT(WorstScore(ModelKind::kCat, 8, DType::kF32, DType::kF16), 0.02);
+  EXPECT_LT(WorstScore(ModelKind::kDense, 0, {}, DType::kF16), 0.02);
+  EXPECT_LT(WorstScore(ModelKind::kCat, 8, {}, DType::kF16), 0.02);
+}
+
+// Of E4M3 the error is that of holding weights, and rows of inputs, with 8 bits.
+TEST(EmulatedActivations, ScoresOfE4M3WeightsAreTheOraclesWithinTolerance) {
+  const auto& given = cuda::emulator::Work::Given();
+  const int64_t before = given.Launches(cuda::QuantizeRows);
+  EXPECT_LT(WorstScore(ModelKind::kDense, 0, {.weights = WeightType::kE4M3}), 2.5);
+  EXPECT_LT(WorstScore(ModelKind::kCat, 8, {.kv = DType::kE4M3, .weights = WeightType::kE4M3}),
+            2.5);
+  EXPECT_GT(given.Launches(cuda::QuantizeRows), before);
 }
 
 TEST(EmulatedMemory, PagesTakeWhatWeightsAndWorkspacesLeave) {

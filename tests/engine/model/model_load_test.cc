@@ -108,6 +108,15 @@ TEST_F(ModelLoadTest, HalvesItsWeightsOnRequest) {
   EXPECT_EQ(2 * half.projection_weight_bytes.at(2), whole.projection_weight_bytes.at(2));
 }
 
+TEST_F(ModelLoadTest, HoldsF16WithItsPrecisionAndRefusesWhatTheBackendHasNot) {
+  const ModelDescription f16 =
+      Load({.weight_type = WeightType::kF16}).value()->Describe(DType::kF32);
+  EXPECT_EQ(f16.weight_dtype, "F16");
+  const absl::Status refused = Load({.weight_type = WeightType::kE4M3}).status();
+  EXPECT_TRUE(absl::IsUnimplemented(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("no weights of F8_E4M3"));
+}
+
 TEST_F(ModelLoadTest, ReadsShards) {
   WriteShards();
   EXPECT_TRUE(Load().ok()) << Load().status();

@@ -185,5 +185,22 @@ TEST(EmulatedBackend, SaysWhatItsMemoryHoldsAndRefusesMore) {
                                ::testing::HasSubstr(std::to_string(before.free) + " free of")));
 }
 
+// Weights and KV memory of E4M3 are for devices that multiply, or convert, the type.
+TEST(EmulatedBackend, RefusesE4M3WhereTheDeviceHasNone) {
+  ::catserve::testing::HostMatrix w(DType::kF32, 1, 1, {1});
+  for (const int capability : {80, 89}) {
+    emulator::SetComputeCapability(capability);
+    const auto backend = Make("cuda-emulated");
+    emulator::SetComputeCapability(90);
+    EXPECT_EQ(backend->HoldsKv(DType::kE4M3), capability >= 89);
+    const absl::Status refused = backend->Pack(w.view(), WeightFormat::kE4M3).status();
+    EXPECT_TRUE(absl::IsUnimplemented(refused)) << refused;
+    EXPECT_THAT(std::string(refused.message()),
+                ::testing::AllOf(::testing::HasSubstr("compute capability 9.0 or more"),
+                                 ::testing::HasSubstr(capability == 80 ? "has 8.0" : "has 8.9"),
+                                 ::testing::HasSubstr("hold them as I8")));
+  }
+}
+
 }  // namespace
 }  // namespace catserve::cuda
