@@ -182,7 +182,7 @@ class Whole(unittest.TestCase):
         self.assertEqual(results["gpu"]["name"], "NVIDIA Card 1")
         self.assertEqual(results["revision"], "abc123")
         states = {s["name"]: s["status"] for s in results["stages"]}
-        self.assertEqual(len(states), 16)
+        self.assertEqual(len(states), 17)
         self.assertTrue(all(state == "passed" for name, state in states.items()
                             if not name.endswith("check")), states)
 
