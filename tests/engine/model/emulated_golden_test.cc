@@ -144,7 +144,7 @@ TEST(EmulatedGolden, ClosingChunksAreReplayedToo) {
   request.budget.chunk_size = 4;
   request.sampling.temperature = 0;
   request.stop.max_tokens = 14;
-  const auto asked = Ask(GoldenDirectory("adaptive-tiny"), DType::kF32, {request});
+  const auto asked = Ask(GoldenDirectory("adaptive-tiny"), {}, {request});
   const std::vector<TokenId>& greedy = golden.Case("c4_n23").greedy;
   ASSERT_GE(greedy.size(), 14);
   EXPECT_THAT(asked.answers[0].ids,
