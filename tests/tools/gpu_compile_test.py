@@ -46,7 +46,7 @@ class Report(unittest.TestCase):
             self.assertIn("lacks", self.complaints(GOOD.replace(lost, "", 1))[0])
 
     def test_the_tuned_kernel_leaves_room_for_32_warps(self):
-        tuned = ("PagedAttentionDecode<BF16, TileLayout<BF16, 64, true, 16>, 1, 1>"
+        tuned = ("PagedAttentionDecode<TileLayout<BF16, 64, true, 16>, 1, 1>"
                  "(PagedAttentionArgs)")
         for architecture, kernel, bound in (("sm_90", tuned, 64), ("sm_80", tuned, 128),
                                             ("sm_90", "RmsNorm<float>(RmsNormArgs)", 96)):
