@@ -13,8 +13,13 @@
 namespace catserve::cpu {
 
 // Weights are stored in panels of kPanel outputs: element k of output o lies in panel o / kPanel at
-// k * kPanel + o % kPanel. The last panel is filled up with zeros.
+// k * kPanel + PanelIndex(dtype, o % kPanel). The last panel is filled up with zeros.
 inline constexpr int64_t kPanel = 16;
+// In order in F32. In BF16 by turns from the panel's halves: a word of 32 bits is one of each, and
+// both become F32 by one operation.
+constexpr int64_t PanelIndex(DType dtype, int64_t output) {
+  return dtype == DType::kBF16 ? output % 8 * 2 + output / 8 : output;
+}
 
 // out[r][o] (+)= fma over k = 0 .. in-1, in order, of x[r][k] * w[o][k], starting from 0.
 struct MatMulTile {

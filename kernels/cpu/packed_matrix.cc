@@ -46,7 +46,7 @@ void PackedMatrix::Fill(const TensorView& host, int64_t panel) {
     const uint16_t* row16 = host.row<const uint16_t>(first + lane);
     const float* row32 = host.row<const float>(first + lane);
     for (int64_t k = 0; k < in_; ++k) {
-      const int64_t at = k * kPanel + lane;
+      const int64_t at = k * kPanel + PanelIndex(dtype_, lane);
       if (dtype_ == DType::kBF16) {
         static_cast<uint16_t*>(to)[at] = row16[k];
       } else {

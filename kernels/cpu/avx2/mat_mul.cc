@@ -22,6 +22,18 @@ struct Tile {
   bool add;
 };
 
+// The weights of a panel for one input.
+void LoadOutputs(const float* w, __m256& low, __m256& high) {
+  low = Load(w);
+  high = Load(w + 8);
+}
+
+void LoadOutputs(const uint16_t* bf16, __m256& low, __m256& high) {
+  const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bf16));
+  low = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
+  high = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(-65536)));
+}
+
 template <int R, int P, bool kFetch, typename W>
 void Multiply(const Tile<W>& t) {
   __m256 sums[R][P][2];
@@ -37,8 +49,8 @@ void Multiply(const Tile<W>& t) {
     for (int p = 0; p < P; ++p) {
       const W* at = w + p * panel_size;
       if (kFetch) _mm_prefetch(reinterpret_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T0);
-      const __m256 low = Load(at);
-      const __m256 high = Load(at + 8);
+      __m256 low, high;
+      LoadOutputs(at, low, high);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const __m256 x = _mm256_broadcast_ss(t.x + r * t.x_stride + k);

@@ -10,7 +10,7 @@ void MatMul(const MatMulTile& tile) {
     const float* x = tile.x + r * tile.x_stride;
     float* out = tile.out + r * tile.out_stride;
     for (int64_t o = 0; o < tile.out_features; ++o) {
-      const int64_t first = o / kPanel * kPanel * tile.in + o % kPanel;
+      const int64_t first = o / kPanel * kPanel * tile.in + PanelIndex(tile.dtype, o % kPanel);
       float sum = 0;
       for (int64_t k = 0; k < tile.in; ++k) {
         sum = std::fma(x[k], LoadFloat(tile.panels, tile.dtype, first + k * kPanel), sum);
