@@ -242,7 +242,7 @@ class Commands(unittest.TestCase):
             self.skipTest("they would run on the GPU of this machine")
         stages = gpu_check.all_stages(Gpu("card", 139 * GIB, "13", 90), "scratch")
         commands = [s.command for s in stages if "bench" in s.command[0]]
-        self.assertEqual(len(commands), 9)
+        self.assertEqual(len(commands), 10)
         for command in commands:
             program = pathlib.Path(build, "bench", pathlib.Path(command[0]).name)
             done = subprocess.run([program, *command[1:]], text=True, check=False,
