@@ -106,9 +106,9 @@ TEST(EmulatedBench, EnginesAreTimedWithEqualAndWithSpreadLengths) {
         EXPECT_THAT(value, AllOf(Gt(0.0), Lt(1e15))) << name;
       }
     }
-    for (const char* name : {"tiny.c4.prefill_10", "tiny.c4.decode.batch2.floor_fraction",
-                             "tiny.c4.decode.batch2", "tiny.c4.decode.batch2.kv_per_sequence",
-                             "tiny.c4.decode.batch2.replayed"}) {
+    for (const char* name :
+         {"tiny.c4.prefill_10", "tiny.c4.decode.batch2.floor_fraction", "tiny.c4.decode.batch2",
+          "tiny.c4.decode.batch2.kv_per_sequence", "tiny.c4.decode.batch2.replayed"}) {
       EXPECT_EQ(figures.count(name), 1) << name;
     }
   }
