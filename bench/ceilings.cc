@@ -61,6 +61,19 @@ __attribute__((target("avx512f"))) float MultiplyAdds512(int64_t rounds) {
   return _mm512_cvtss_f32(acc[0]);
 }
 
+// The same of pairs of BF16.
+__attribute__((target("avx512f,avx512bf16"))) float MultiplyAddsBf16(int64_t rounds) {
+  const auto ones = reinterpret_cast<__m512bh>(_mm512_set1_epi32(0x3f803f80));
+  __m512 acc[kChains];
+  for (int j = 0; j < kChains; ++j) acc[j] = _mm512_set1_ps(static_cast<float>(j));
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+    for (int j = 0; j < kChains; ++j) acc[j] = _mm512_dpbf16_ps(acc[j], ones, ones);
+  }
+  for (int j = 1; j < kChains; ++j) acc[0] = _mm512_add_ps(acc[0], acc[j]);
+  return _mm512_cvtss_f32(acc[0]);
+}
+
 // Of whole numbers eight are enough, and more GCC 12 keeps in memory.
 constexpr int kWholeChains = 8;
 
@@ -122,6 +135,10 @@ MultiplyAdds Floats() {
   if (__builtin_cpu_supports("avx512f")) return {MultiplyAdds512, kChains * 16 * 2.0};
   return {MultiplyAdds256, kChains * 8 * 2.0};
 }
+MultiplyAdds Bf16() {
+  if (__builtin_cpu_supports("avx512bf16")) return {MultiplyAddsBf16, kChains * 32 * 2.0};
+  return Floats();
+}
 MultiplyAdds Int8() {
   if (__builtin_cpu_supports("avx512vnni")) return {MultiplyAddsVnni, kChains * 64 * 2.0};
   return {Int8MultiplyAdds, kWholeChains * 16 * 2.0};
@@ -144,15 +161,18 @@ __attribute__((target("avx2"))) float ReadAll(const float* data, int64_t count) 
 
 }  // namespace
 
-double Ceilings::OpsPerSecond(WeightFormat weights) const {
-  if (weights == WeightFormat::kAsIs) return flops_per_second;
-  const bool int8 = weights == WeightFormat::kInt8;
-  return std::max(flops_per_second, int8 ? int8_ops_per_second : int4_ops_per_second);
+double Ceilings::OpsPerSecond(std::string_view weight_dtype) const {
+  double own = 0;
+  if (weight_dtype == "BF16") own = bf16_ops_per_second;
+  if (weight_dtype == "I8") own = int8_ops_per_second;
+  if (weight_dtype == "I4") own = int4_ops_per_second;
+  return std::max(flops_per_second, own);
 }
 
 Ceilings Best(const Ceilings& a, const Ceilings& b) {
   return {.read_bytes_per_second = std::max(a.read_bytes_per_second, b.read_bytes_per_second),
           .flops_per_second = std::max(a.flops_per_second, b.flops_per_second),
+          .bf16_ops_per_second = std::max(a.bf16_ops_per_second, b.bf16_ops_per_second),
           .int8_ops_per_second = std::max(a.int8_ops_per_second, b.int8_ops_per_second),
           .int4_ops_per_second = std::max(a.int4_ops_per_second, b.int4_ops_per_second)};
 }
@@ -170,6 +190,7 @@ Ceilings MeasureCeilings(int threads) {
         Seconds([&](int t) { g_keep = ReadAll(floats + t * share, share); }, threads);
     best = Best(best, {.read_bytes_per_second = 4.0 * static_cast<double>(share * threads) / read,
                        .flops_per_second = Floats().OpsPerSecond(threads),
+                       .bf16_ops_per_second = Bf16().OpsPerSecond(threads),
                        .int8_ops_per_second = Int8().OpsPerSecond(threads),
                        .int4_ops_per_second = Int4().OpsPerSecond(threads)});
   }

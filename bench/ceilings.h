@@ -2,20 +2,22 @@
 // shared machines change from minute to minute.
 #pragma once
 
-#include "kernels/backend.h"
+#include <string_view>
 
 namespace catserve {
 
 struct Ceilings {
   double read_bytes_per_second = 0;  // all threads reading memory much larger than the caches
   double flops_per_second = 0;       // all threads, fused multiply-adds in registers, F32
+  double bf16_ops_per_second = 0;    // the same of BF16 pairs; 0 where products take F32
   // All threads, multiply-adds of whole numbers in registers, 8 bits by 8 and by 4, with the
   // multiplications that the engine takes; 0 where products take floats.
   double int8_ops_per_second = 0;
   double int4_ops_per_second = 0;
 
-  // What bounds products with such weights: never less than the rate of floats.
-  double OpsPerSecond(WeightFormat weights) const;
+  // What bounds products with weights of a type (ModelDescription::weight_dtype): never less than
+  // the rate of F32.
+  double OpsPerSecond(std::string_view weight_dtype) const;
 };
 
 // The better of two measurements, number by number.

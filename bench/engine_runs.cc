@@ -308,7 +308,7 @@ absl::Status RunEngines(Backend& backend, const Ceilings& ceilings, const Engine
   const ModelDescription description = (*model)->Describe(runs.kv_dtype);
   const Setup setup{backend, ceilings, runs, **model, description};
   std::cout << absl::StrFormat(
-      "%s on %s: %.1f GB/s, %.0f GFLOP/s; weights %s, KV %s; prompts of %d tokens\n"
+      "%s on %s: %.1f GB/s, %.0f GOP/s; weights %s, KV %s; prompts of %d tokens\n"
       "| model            | batch   |  tokens/s |       range       |  ms/step | KV B/seq   | "
       "floor "
       "|\n"
@@ -316,8 +316,8 @@ absl::Status RunEngines(Backend& backend, const Ceilings& ceilings, const Engine
       "-"
       "|\n",
       runs.name, backend.Description(), ceilings.read_bytes_per_second / 1e9,
-      ceilings.flops_per_second / 1e9, description.weight_dtype, description.kv_dtype,
-      runs.prompt_tokens);
+      ceilings.OpsPerSecond(description.weight_dtype) / 1e9, description.weight_dtype,
+      description.kv_dtype, runs.prompt_tokens);
   std::vector<int32_t> sizes = description.geometry.chunk_sizes;
   if (sizes.empty()) sizes.push_back(0);
   if (!runs.chunk_sizes.empty()) {

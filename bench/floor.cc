@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 
 namespace catserve {
 namespace {
@@ -13,17 +14,12 @@ double WeightsPerLayer(const StackDescription& s) {
 
 // An operation's floor: what it reads over the bandwidth, or what it computes over the rate.
 double Floor(const Ceilings& m, double bytes, double multiply_adds,
-             WeightFormat weights = WeightFormat::kAsIs) {
+             std::string_view weights = "F32") {
   return std::max(bytes / m.read_bytes_per_second, 2 * multiply_adds / m.OpsPerSecond(weights));
 }
 
-WeightFormat Weights(const ModelDescription& d) {
-  if (d.weight_dtype == "I8") return WeightFormat::kInt8;
-  return d.weight_dtype == "I4" ? WeightFormat::kInt4 : WeightFormat::kAsIs;
-}
-
 double Stack(const Ceilings& m, const StackDescription& s, double weight_bytes, double rows,
-             WeightFormat weights) {
+             std::string_view weights) {
   return Floor(m, weight_bytes, rows * s.layers * WeightsPerLayer(s), weights);
 }
 
@@ -36,7 +32,7 @@ double Attention(const Ceilings& m, const ModelDescription& d, double rows, doub
 
 double Output(const Ceilings& m, const ModelDescription& d, double rows) {
   return Floor(m, static_cast<double>(d.output_weight_bytes),
-               rows * d.geometry.vocab_size * d.decoder.dim, Weights(d));
+               rows * d.geometry.vocab_size * d.decoder.dim, d.weight_dtype);
 }
 
 // Compressing `chunks` chunks: layers, attention within each, projection. A weight is read at most
@@ -46,10 +42,10 @@ double Compress(const Ceilings& m, const ModelDescription& d, int32_t c, double 
   const double rows = chunks * (c + (d.geometry.kind == ModelKind::kCat ? 2 : 1));
   const double reads = std::min(1.0, chunks);
   const double within = rows * rows / chunks * s.layers * s.heads * s.head_dim * 2.0;
-  return Stack(m, s, reads * static_cast<double>(d.compressor_weight_bytes), rows, Weights(d)) +
+  return Stack(m, s, reads * static_cast<double>(d.compressor_weight_bytes), rows, d.weight_dtype) +
          Floor(m, 0, within) +
          Floor(m, reads * static_cast<double>(d.projection_weight_bytes.at(c)),
-               chunks * c * s.dim * d.decoder.dim, Weights(d));
+               chunks * c * s.dim * d.decoder.dim, d.weight_dtype);
 }
 
 }  // namespace
@@ -61,7 +57,7 @@ double DecodeStepFloor(const ModelDescription& d, const Ceilings& m, int32_t chu
   double entries = tokens;
   if (chunk_size > 0) entries = tokens / chunk_size + 1.5 + (chunk_size - 1) / 2.0;
   double floor =
-      Stack(m, d.decoder, static_cast<double>(d.decoder_weight_bytes), rows, Weights(d)) +
+      Stack(m, d.decoder, static_cast<double>(d.decoder_weight_bytes), rows, d.weight_dtype) +
       Attention(m, d, rows, entries, sequences * entries) + Output(m, d, sequences);
   if (chunk_size > 0) floor += Compress(m, d, chunk_size, sequences * extra);
   return floor;
@@ -77,7 +73,7 @@ double PrefillFloor(const ModelDescription& d, const Ceilings& m, int32_t chunk_
     if (chunks > 0) floor += Compress(m, d, chunk_size, chunks);
   }
   return floor +
-         Stack(m, d.decoder, static_cast<double>(d.decoder_weight_bytes), rows, Weights(d)) +
+         Stack(m, d.decoder, static_cast<double>(d.decoder_weight_bytes), rows, d.weight_dtype) +
          Attention(m, d, rows, rows / 2, rows);
 }
 

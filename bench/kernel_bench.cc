@@ -56,6 +56,7 @@ class KernelBench {
     std::printf("backend %s, %d threads\n", backend_->Description(), threads);
     Print("read_bandwidth", ceilings_.read_bytes_per_second / 1e9, "GB/s");
     Print("fma_peak", ceilings_.flops_per_second / 1e9, "GFLOP/s");
+    Print("bf16_peak", ceilings_.bf16_ops_per_second / 1e9, "GFLOP/s");
     Print("int8_peak", ceilings_.int8_ops_per_second / 1e9, "GOP/s");
     Print("int4_peak", ceilings_.int4_ops_per_second / 1e9, "GOP/s");
   }

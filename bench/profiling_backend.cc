@@ -4,6 +4,14 @@
 #include <chrono>
 
 namespace catserve {
+namespace {
+
+std::string WeightDtype(DType host, WeightFormat format) {
+  if (format == WeightFormat::kInt8) return "I8";
+  return format == WeightFormat::kInt4 ? "I4" : Name(host);
+}
+
+}  // namespace
 
 double PartTime::FloorSeconds(const Ceilings& machine) const {
   double floor = 0;
@@ -32,7 +40,7 @@ absl::StatusOr<std::unique_ptr<Buffer>> ProfilingBackend::Allocate(int64_t bytes
 absl::StatusOr<std::unique_ptr<Matrix>> ProfilingBackend::Pack(const TensorView& host,
                                                                WeightFormat format) {
   auto matrix = backend_->Pack(host, format);
-  if (matrix.ok()) formats_[matrix->get()] = format;
+  if (matrix.ok()) weights_[matrix->get()] = WeightDtype(host.dtype, format);
   return matrix;
 }
 
@@ -62,7 +70,7 @@ void ProfilingBackend::MatMul(const TensorView& out, const TensorView& x, const 
   const double multiply_adds =
       static_cast<double>(x.rows()) * static_cast<double>(w.in_features() * w.out_features());
   Time(name == names_.end() ? "other products" : name->second,
-       {static_cast<double>(w.bytes()), multiply_adds, formats_.at(&w)},
+       {static_cast<double>(w.bytes()), multiply_adds, weights_.at(&w)},
        [&] { backend_->MatMul(out, x, w, add); });
 }
 

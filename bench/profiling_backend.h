@@ -21,7 +21,7 @@ namespace catserve {
 struct OperationCost {
   double bytes = 0;
   double multiply_adds = 0;
-  WeightFormat weights = WeightFormat::kAsIs;  // of a product
+  std::string weights = "F32";  // of a product: ModelDescription::weight_dtype
 };
 
 // Operations of one part so far.
@@ -80,7 +80,7 @@ class ProfilingBackend final : public Backend {
 
   std::unique_ptr<Backend> backend_;
   std::map<const Matrix*, std::string> names_;
-  std::map<const Matrix*, WeightFormat> formats_;
+  std::map<const Matrix*, std::string> weights_;
   std::map<std::string, PartTime> parts_;
 };
 

@@ -155,11 +155,12 @@ absl::Status Run() {
     }
   }
   std::cout << absl::StrFormat(
-      "# %s, C = %d, a prompt of %d tokens; %s, %d threads, %.1f GB/s read, %.0f GFLOP/s F32; "
+      "# %s, C = %d, a prompt of %d tokens; %s, %d threads, %.1f GB/s read, %.0f GOP/s; "
       "weights %s, KV %s\n",
       shape, absl::GetFlag(FLAGS_chunk_size), absl::GetFlag(FLAGS_prompt_tokens),
       backend.Description(), threads, ceilings.read_bytes_per_second / 1e9,
-      ceilings.flops_per_second / 1e9, description.weight_dtype, description.kv_dtype);
+      ceilings.OpsPerSecond(description.weight_dtype) / 1e9, description.weight_dtype,
+      description.kv_dtype);
   Print("prefill", ceilings, std::move(prefills));
   Print("decode", ceilings, std::move(decodes));
   return absl::OkStatus();

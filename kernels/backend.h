@@ -51,7 +51,9 @@ class Matrix {
 
 // How a backend holds a weight matrix.
 enum class WeightFormat : uint8_t {
-  kAsIs,  // with the source's precision (F16 may be held as F32)
+  // With the source's precision (F16 may be held as F32). A product may round its inputs to the
+  // 16-bit type of the weights: the CPU does so with BF16, CUDA with more than 8 rows.
+  kAsIs,
   // Whole numbers from -127 to 127 with a scale for each output, the largest magnitude of its
   // weights / 127: w is held as round-half-even(w / scale). A product may hold its inputs with 8
   // bits as well, each group of 32 as KvLayer holds a head (the CPU does; CUDA multiplies floats).

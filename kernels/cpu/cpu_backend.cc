@@ -3,32 +3,25 @@
 #include <algorithm>
 #include <cstring>
 #include <utility>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "kernels/check.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/crew.h"
-#include "kernels/cpu/hold_int8.h"
 #include "kernels/cpu/host_buffer.h"
 #include "kernels/cpu/int4_matrix.h"
 #include "kernels/cpu/int8_matrix.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/packed_matrix.h"
+#include "kernels/cpu/products.h"
 #include "kernels/shape_checks.h"
 
 namespace catserve::cpu {
 namespace {
 
-// Rows that go through all panels before the next rows do: their activations stay in the L2 cache
-// while the weights stream. A multiple of the register tiles.
-constexpr int64_t kRowBlock = 96;
-// Panels that a thread takes together: with few rows latency is hidden across them.
-constexpr int64_t kPanelGroup = 4;
-
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(const Ops& ops, int threads) : ops_(ops), crew_(ops, threads) {}
+  CpuBackend(const Ops& ops, int threads) : ops_(ops), crew_(ops, threads), products_(ops, crew_) {}
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     return HostBuffer::Create(bytes);
@@ -52,7 +45,12 @@ class CpuBackend final : public Backend {
               std::span<const GatherRow> rows) override;
   void RmsNorm(const TensorView& out, const TensorView& x, const TensorView& weight,
                float eps) override;
-  void MatMul(const TensorView& out, const TensorView& x, const Matrix& w, bool add) override;
+  void MatMul(const TensorView& out, const TensorView& x, const Matrix& w, bool add) override {
+    CheckColumns(x, w.in_features(), "x");
+    CheckColumns(out, w.out_features(), "out");
+    CATSERVE_CHECK(out.rows() == x.rows()) << out.rows() << " rows of out for " << x.rows();
+    products_.Multiply(out, x, w, add);
+  }
   void SiluGate(const TensorView& out, const TensorView& gate_up) override;
 
   void PrepareHeads(const TensorView& qkv, const HeadSpec& spec, std::span<const int32_t> positions,
@@ -81,28 +79,9 @@ class CpuBackend final : public Backend {
   const char* Description() const override { return ops_.description; }
 
  private:
-  // A part of a product that one thread computes: all of `rows` with consecutive outputs.
-  struct Piece {
-    int64_t row;
-    int64_t rows;
-    int64_t panel;
-    int64_t out_features;
-  };
-  // Calls multiply(piece) for pieces that make up the product of `rows` rows with w.
-  template <typename Multiply>
-  void ForPieces(const Matrix& w, int64_t rows, Multiply multiply);
-
-  void MatMulInt8(const TensorView& out, const TensorView& x, const Int8Matrix& w, bool add);
-  void MatMulInt4(const TensorView& out, const TensorView& x, const Int4Matrix& w, bool add);
-  // The rows of x in groups, in `held`.
-  template <typename Group>
-  const Group* HoldRows(std::vector<Group>& held, const TensorView& x);
-
   const Ops& ops_;
   Crew crew_;
-  // Inputs of one product of whole numbers; each grows to the largest need seen.
-  std::vector<Int8Group> int8_inputs_;
-  std::vector<Int16Group> int16_inputs_;
+  Products products_;
 };
 
 absl::StatusOr<std::unique_ptr<Buffer>> CpuBackend::Upload(const TensorView& host) {
@@ -158,92 +137,6 @@ void CpuBackend::RmsNorm(const TensorView& out, const TensorView& x, const Tenso
   crew_.ForEach(x.rows(), x.shape[1], [&](int64_t i, Mate&) {
     ops_.rms_norm(out.row<float>(i), x.row<const float>(i), weight.row<const float>(0), x.shape[1],
                   eps);
-  });
-}
-
-void CpuBackend::MatMul(const TensorView& out, const TensorView& x, const Matrix& w, bool add) {
-  CheckColumns(x, w.in_features(), "x");
-  CheckColumns(out, w.out_features(), "out");
-  CATSERVE_CHECK(out.rows() == x.rows()) << out.rows() << " rows of out for " << x.rows();
-  if (const auto* int8 = dynamic_cast<const Int8Matrix*>(&w)) return MatMulInt8(out, x, *int8, add);
-  if (const auto* int4 = dynamic_cast<const Int4Matrix*>(&w)) return MatMulInt4(out, x, *int4, add);
-  const auto* packed = dynamic_cast<const PackedMatrix*>(&w);
-  CATSERVE_CHECK(packed != nullptr) << "the matrix was packed by another backend";
-  ForPieces(w, x.rows(), [&](const Piece& piece) {
-    ops_.mat_mul({.out = out.row<float>(piece.row) + piece.panel * kPanel,
-                  .out_stride = out.row_stride,
-                  .x = x.row<const float>(piece.row),
-                  .x_stride = x.row_stride,
-                  .rows = piece.rows,
-                  .panels = packed->panel(piece.panel),
-                  .dtype = packed->dtype(),
-                  .in = w.in_features(),
-                  .out_features = piece.out_features,
-                  .add = add});
-  });
-}
-
-template <typename Group>
-const Group* CpuBackend::HoldRows(std::vector<Group>& held, const TensorView& x) {
-  const int64_t in = x.shape[1];
-  const int64_t groups = (in + kGroupInputs - 1) / kGroupInputs;
-  held.resize(std::max(held.size(), static_cast<size_t>(x.rows() * groups)));
-  crew_.ForEach(x.rows(), 4 * in, [&](int64_t i, Mate&) {
-    HoldInputs(ops_, held.data() + i * groups, x.row<const float>(i), in);
-  });
-  return held.data();
-}
-
-void CpuBackend::MatMulInt8(const TensorView& out, const TensorView& x, const Int8Matrix& w,
-                            bool add) {
-  const Int16Group* held = HoldRows(int16_inputs_, x);
-  ForPieces(w, x.rows(), [&](const Piece& piece) {
-    ops_.mat_mul_int8({.out = out.row<float>(piece.row) + piece.panel * kPanel,
-                       .out_stride = out.row_stride,
-                       .x = held + piece.row * w.groups(),
-                       .rows = piece.rows,
-                       .panels = w.panel(piece.panel),
-                       .scales = w.scales(piece.panel),
-                       .groups = w.groups(),
-                       .out_features = piece.out_features,
-                       .add = add});
-  });
-}
-
-void CpuBackend::MatMulInt4(const TensorView& out, const TensorView& x, const Int4Matrix& w,
-                            bool add) {
-  const Int8Group* held = HoldRows(int8_inputs_, x);
-  ForPieces(w, x.rows(), [&](const Piece& piece) {
-    ops_.mat_mul_int4({.out = out.row<float>(piece.row) + piece.panel * kPanel,
-                       .out_stride = out.row_stride,
-                       .x = held + piece.row * w.groups(),
-                       .rows = piece.rows,
-                       .panels = w.panel(piece.panel),
-                       .groups = w.groups(),
-                       .out_features = piece.out_features,
-                       .add = add});
-  });
-}
-
-template <typename Multiply>
-void CpuBackend::ForPieces(const Matrix& w, int64_t rows, Multiply multiply) {
-  const int64_t group_width = kPanelGroup * kPanel;
-  const int64_t groups = (w.out_features() + group_width - 1) / group_width;
-  const int64_t blocks = (rows + kRowBlock - 1) / kRowBlock;
-  const int64_t group_work = std::min(rows, kRowBlock) * group_width * w.in_features();
-  crew_.ForRanges(blocks * groups, group_work, [&](Range share, Mate&) {
-    while (share.begin < share.end) {
-      const int64_t block = share.begin / groups;
-      const int64_t end = std::min(share.end, (block + 1) * groups);
-      const int64_t group = share.begin - block * groups;
-      const int64_t column = group * group_width;
-      multiply(
-          {.row = block * kRowBlock,
-           .rows = std::min(kRowBlock, rows - block * kRowBlock),
-           .panel = group * kPanelGroup,
-           .out_features = std::min((end - share.begin) * group_width, w.out_features() - column)});
-      share.begin = end;
-    }
   });
 }
 

@@ -4,9 +4,8 @@ namespace catserve::cpu {
 
 std::span<const Form> Forms() {
   static const Form kForms[] = {
-      {"cpu-avx512-vnni", Avx512VnniOps()},
-      {"cpu-avx512", Avx512Ops()},
-      {"cpu-avx2", Avx2Ops()},
+      {"cpu-avx512-bf16", Avx512Bf16Ops()}, {"cpu-avx512-vnni", Avx512VnniOps()},
+      {"cpu-avx512", Avx512Ops()},          {"cpu-avx2", Avx2Ops()},
       {"cpu-reference", &ReferenceOps()},
   };
   return kForms;

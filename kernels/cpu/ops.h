@@ -12,28 +12,33 @@
 
 namespace catserve::cpu {
 
-// Weights are stored in panels of kPanel outputs: element k of output o lies in panel o / kPanel at
-// k * kPanel + PanelIndex(dtype, o % kPanel). The last panel is filled up with zeros.
+// Weights are stored in panels of kPanel outputs: output o lies in panel o / kPanel. F32 weights of
+// a panel are [in, kPanel]; what fills up the last panel is zeros.
 inline constexpr int64_t kPanel = 16;
-// In order in F32. In BF16 by turns from the panel's halves: a word of 32 bits is one of each, and
-// both become F32 by one operation.
-constexpr int64_t PanelIndex(DType dtype, int64_t output) {
-  return dtype == DType::kBF16 ? output % 8 * 2 + output / 8 : output;
+// BF16 ones are [in / 2, kPanel] words, each with an output's weights for two inputs: the former's
+// in the upper half, which is that weight as F32 but for what lies below it. An odd input at the
+// end has zeros beside it.
+constexpr uint32_t PairWord(uint16_t former, uint16_t latter) {
+  return uint32_t{former} << 16 | latter;
 }
+constexpr int64_t Pairs(int64_t in) { return (in + 1) / 2; }
 
-// out[r][o] (+)= fma over k = 0 .. in-1, in order, of x[r][k] * w[o][k], starting from 0.
+// out[r][o] (+)= fma over k = 0 .. in-1, in order, of x[r][k] * w[o][k], starting from 0. BF16
+// weights: x is rounded to BF16, and a subnormal number read or made counts as zero. That is what
+// VDPBF16PS does for a pair of inputs: two fused multiply-adds, the upper halves' first.
 struct MatMulTile {
   float* out = nullptr;  // [rows, out_features]
   int64_t out_stride = 0;
-  const float* x = nullptr;  // [rows, in]
+  const float* x = nullptr;  // [rows, in]; BF16 weights: what hold_bf16 of the same form wrote
   int64_t x_stride = 0;
   int64_t rows = 0;
   const void* panels = nullptr;  // of the first of out_features, which starts a panel
-  DType dtype = DType::kF32;     // F32 or BF16
   int64_t in = 0;
   int64_t out_features = 0;
   bool add = false;  // the finished product is added to out
 };
+// Of a row that hold_bf16 wrote: rows of common lengths begin in different sets of a cache.
+constexpr int64_t HeldBf16Stride(int64_t in) { return 2 * Pairs(in) + 16; }
 
 // Whole numbers are multiplied in groups of inputs, with sums that are exact within a group; what
 // fills up outputs and inputs is zeros. Weights lie panel after panel, each with its groups in
@@ -169,14 +174,20 @@ struct Ops {
   // less a half.
   void (*quantize)(int8_t* out, const float* in, float scale, int64_t n) = nullptr;
 
+  // The inputs of a row for products with BF16 weights, an odd one at the end with a zero after it:
+  // to [2 Pairs(n)], in a way of the form's own.
+  void (*hold_bf16)(float* to, const float* x, int64_t n) = nullptr;
+
   // Groups of kGroupInputs inputs, each by the rule of KvLayer in backend.h for I8.
   void (*hold_int8)(Int8Group* to, const float* x, int64_t groups) = nullptr;
-  void (*hold_int16)(Int16Group* to, const float* x, int64_t groups) = nullptr;
+  // To the groups of a row from `first` on.
+  void (*hold_int16)(Int16Group* row, int64_t first, const float* x, int64_t groups) = nullptr;
 
   // out = (x * (1 / sqrt(sum of squares by lanes / n + eps))) * weight. out may be x.
   void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n, float eps) = nullptr;
 
-  void (*mat_mul)(const MatMulTile& tile) = nullptr;
+  void (*mat_mul)(const MatMulTile& tile) = nullptr;  // F32 weights
+  void (*mat_mul_bf16)(const MatMulTile& tile) = nullptr;
   void (*mat_mul_int8)(const Int8Tile& tile) = nullptr;
   void (*mat_mul_int4)(const Int4Tile& tile) = nullptr;
 
@@ -206,9 +217,10 @@ struct Ops {
 const Ops& ReferenceOps();
 
 // Null where the build or this machine lacks them: AVX2, FMA and F16C; with them AVX-512 F, BW, DQ
-// and VL; with these VNNI.
+// and VL; with these VNNI; with this BF16.
 const Ops* Avx2Ops();
 const Ops* Avx512Ops();
 const Ops* Avx512VnniOps();
+const Ops* Avx512Bf16Ops();
 
 }  // namespace catserve::cpu

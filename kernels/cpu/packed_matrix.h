@@ -24,14 +24,17 @@ class PackedMatrix : public Matrix {
 
   DType dtype() const { return dtype_; }
   int64_t panels() const { return (out_ + kPanel - 1) / kPanel; }
+  // 64-byte lines of kPanel words.
+  int64_t panel_lines() const { return dtype_ == DType::kBF16 ? Pairs(in_) : in_; }
   const void* panel(int64_t i) const {
     return static_cast<const char*>(static_cast<const HostBuffer&>(*buffer_).data()) +
-           i * in_ * kPanel * SizeOf(dtype_);
+           i * panel_lines() * kPanel * 4;
   }
 
  private:
   PackedMatrix(int64_t out, int64_t in, DType dtype) : out_(out), in_(in), dtype_(dtype) {}
   void Fill(const TensorView& host, int64_t panel);
+  void FillPairs(const TensorView& host, int64_t panel);
 
   int64_t out_;
   int64_t in_;

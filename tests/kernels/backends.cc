@@ -11,7 +11,7 @@ std::unique_ptr<Backend> Make(const std::string& name, int threads) {
 }
 
 std::vector<std::string> BackendNames() {
-  return {"cpu-reference", "cpu-avx2", "cpu-avx512", "cpu-avx512-vnni"};
+  return {"cpu-reference", "cpu-avx2", "cpu-avx512", "cpu-avx512-vnni", "cpu-avx512-bf16"};
 }
 
 bool Starts(const std::string& name) { return MakeBackend(name, 1).ok(); }

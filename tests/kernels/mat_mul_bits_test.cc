@@ -54,6 +54,45 @@ TEST_P(MatMulBitsTest, OfEveryFormat) {
   }
 }
 
+// What is large, small or no number at all, in inputs and weights: everywhere the same.
+TEST_P(MatMulBitsTest, OfBF16AtTheEndsOfItsRange) {
+  constexpr int64_t kRows = 14, kIn = 31, kOut = 70;
+  Random random(17);
+  std::vector<float> weights = random.Normal(kOut * kIn);
+  std::vector<float> x = random.Normal(kRows * kIn);
+  std::vector<float> before = random.Normal(kRows * kOut);
+  const float ends[] = {0x1p-126f, 0x1p-127f,        0x1.8p-133f, -0x1p-149f, 0x1p-70f,
+                        0x1p127f,  -0x1.fffffep127f, -0.0f,       kInfinity,  -kInfinity};
+  for (size_t i = 0; i < std::size(ends); ++i) {
+    weights[3 + 37 * i] = ends[i];
+    x[5 + 29 * i] = ends[i];
+    before[70 * i + 60] = ends[i];
+  }
+  // Sums that are subnormal from the first product on.
+  for (int64_t k = 0; k < kIn; ++k) {
+    x[12 * kIn + k] = std::ldexp(x[12 * kIn + k], -70);
+    x[13 * kIn + k] = k % 2 == 0 ? 0x1p-60f : -0x1.02p-60f;
+    weights[69 * kIn + k] = std::ldexp(weights[69 * kIn + k], -58);
+  }
+  HostMatrix w(DType::kBF16, kOut, kIn, weights);
+  for (const bool add : {false, true}) {
+    ExpectSameBitsEverywhere(
+        [&](Backend& backend, int64_t rows) {
+          const auto packed = backend.Pack(w.view()).value();
+          Tensor out(backend, {rows, kOut}, {before.begin(), before.begin() + rows * kOut});
+          Tensor x_tensor(backend, {rows, kIn}, {x.begin(), x.begin() + rows * kIn});
+          backend.MatMul(out, x_tensor, *packed, add);
+          std::vector<float> values = out.Read();
+          for (float& value : values) {
+            EXPECT_FALSE(std::fpclassify(value) == FP_SUBNORMAL) << value;
+            value = std::isnan(value) ? -1e30f : value;  // any NaN is one
+          }
+          return values;
+        },
+        {1, 3, 7, kRows});
+  }
+}
+
 // The CPU holds the inputs of products with 8-bit weights with 8 bits, a scale for every 32.
 TEST_P(MatMulBitsTest, Int8HoldsItsInputsByGroups) {
   constexpr int64_t kRows = 6, kIn = 131, kOut = 37;

@@ -108,7 +108,8 @@ TEST(FactoryTest, RefusesImpossibleThreadCounts) {
 // The forms in the order of their speed; "cpu" is the first that starts.
 TEST(FactoryTest, AFormStartsOrSaysWhatToDo) {
   std::string fastest;
-  for (const char* name : {"cpu-avx512-vnni", "cpu-avx512", "cpu-avx2", "cpu-reference"}) {
+  for (const char* name :
+       {"cpu-avx512-bf16", "cpu-avx512-vnni", "cpu-avx512", "cpu-avx2", "cpu-reference"}) {
     const auto form = MakeBackend(name, 1);
     if (!form.ok()) {
       EXPECT_EQ(form.status().code(), absl::StatusCode::kUnavailable) << name;

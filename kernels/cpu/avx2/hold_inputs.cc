@@ -45,18 +45,6 @@ Held HoldGroup(const float* x) {
   return {_mm256_permutevar8x32_epi32(_mm256_packs_epi16(words[0], words[1]), order), scale};
 }
 
-// Of eight numbers.
-int32_t SumLanes(__m256i a) {
-  __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
-  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-  return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
-}
-
-int32_t SumBytes(__m256i bytes) {
-  const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
-  return SumLanes(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-
 void Store(void* to, __m256i value) { _mm256_storeu_si256(static_cast<__m256i*>(to), value); }
 
 }  // namespace
@@ -70,7 +58,8 @@ void HoldInt8Groups(Int8Group* to, const float* x, int64_t groups) {
   }
 }
 
-void HoldInt16Groups(Int16Group* to, const float* x, int64_t groups) {
+void HoldInt16Groups(Int16Group* row, int64_t first, const float* x, int64_t groups) {
+  Int16Group* const to = row + first;
   for (int64_t g = 0; g < groups; ++g) {
     const Held held = HoldGroup(x + g * kGroupInputs);
     const __m256i shifted = _mm256_slli_epi16(held.numbers, 8);  // 256 even

@@ -2,6 +2,7 @@
 // its products in order of k, so neither R nor P shows in the bits.
 #include "kernels/cpu/avx2/functions.h"
 #include "kernels/cpu/avx2/simd.h"
+#include "kernels/cpu/subnormals.h"
 
 namespace catserve::cpu::avx2 {
 namespace {
@@ -9,30 +10,33 @@ namespace {
 constexpr int64_t kTileRows = 6;  // 12 accumulators, 2 weights and 1 activation fill the registers
 constexpr int64_t kPrefetchBytes = 4096;
 
+// A line of a panel: the weights of sixteen outputs for one input, or for two.
+struct F32Weights {
+  static constexpr int kInputs = 1;
+  // The weights for one of the line's inputs, of the outputs from `at` on.
+  static __m256 Load(const float* at, int /*input*/) { return avx2::Load(at); }
+};
+struct Bf16Weights {
+  static constexpr int kInputs = 2;
+  static __m256 Load(const float* at, int input) {
+    const __m256i both = _mm256_castps_si256(avx2::Load(at));
+    return _mm256_castsi256_ps(input == 0 ? _mm256_and_si256(both, _mm256_set1_epi32(-65536))
+                                          : _mm256_slli_epi32(both, 16));
+  }
+};
+
 // Where one register tile reads and writes.
 template <typename W>
 struct Tile {
   const float* x;
   int64_t x_stride;
-  const W* panel;  // [in, kPanel]; the next follows directly
-  int64_t in;
+  const float* panel;  // [lines, kPanel]; the next follows directly
+  int64_t lines;
   float* out;
   int64_t out_stride;
   int64_t out_features;  // valid outputs from `out`, at least 1
   bool add;
 };
-
-// The weights of a panel for one input.
-void LoadOutputs(const float* w, __m256& low, __m256& high) {
-  low = Load(w);
-  high = Load(w + 8);
-}
-
-void LoadOutputs(const uint16_t* bf16, __m256& low, __m256& high) {
-  const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bf16));
-  low = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
-  high = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(-65536)));
-}
 
 template <int R, int P, bool kFetch, typename W>
 void Multiply(const Tile<W>& t) {
@@ -42,20 +46,24 @@ void Multiply(const Tile<W>& t) {
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) sums[r][p][0] = sums[r][p][1] = _mm256_setzero_ps();
   }
-  const int64_t panel_size = t.in * kPanel;
-  const W* w = t.panel;
-  for (int64_t k = 0; k < t.in; ++k, w += kPanel) {
+  const int64_t panel_size = t.lines * kPanel;
+  const float* w = t.panel;
+  const float* x = t.x;
+  for (int64_t line = 0; line < t.lines; ++line, w += kPanel, x += W::kInputs) {
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
-      const W* at = w + p * panel_size;
+      const float* at = w + p * panel_size;
       if (kFetch) _mm_prefetch(reinterpret_cast<const char*>(at) + kPrefetchBytes, _MM_HINT_T0);
-      __m256 low, high;
-      LoadOutputs(at, low, high);
+#pragma GCC unroll 2
+      for (int i = 0; i < W::kInputs; ++i) {
+        const __m256 low = W::Load(at, i);
+        const __m256 high = W::Load(at + 8, i);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const __m256 x = _mm256_broadcast_ss(t.x + r * t.x_stride + k);
-        sums[r][p][0] = _mm256_fmadd_ps(x, low, sums[r][p][0]);
-        sums[r][p][1] = _mm256_fmadd_ps(x, high, sums[r][p][1]);
+        for (int r = 0; r < R; ++r) {
+          const __m256 input = _mm256_broadcast_ss(x + r * t.x_stride + i);
+          sums[r][p][0] = _mm256_fmadd_ps(input, low, sums[r][p][0]);
+          sums[r][p][1] = _mm256_fmadd_ps(input, high, sums[r][p][1]);
+        }
       }
     }
   }
@@ -93,7 +101,7 @@ void FewRows(Tile<W> t) {
     } else {
       Multiply<R, 1, (R > 1)>(t);
     }
-    t.panel += panels * t.in * kPanel;
+    t.panel += panels * t.lines * kPanel;
     t.out += panels * kPanel;
     t.out_features -= panels * kPanel;
   }
@@ -117,16 +125,22 @@ void ManyRows(Tile<W> t, int64_t rows) {
         MultiplyRows<false>(part, count);
       }
     }
-    t.panel += t.in * kPanel;
+    t.panel += t.lines * kPanel;
     t.out += kPanel;
   }
 }
 
 template <typename W>
-void Run(const MatMulTile& m) {
-  const Tile<W> tile = {
-      m.x,  m.x_stride, static_cast<const W*>(m.panels), m.in, m.out, m.out_stride, m.out_features,
-      m.add};
+[[gnu::noinline]] void Run(const MatMulTile& m) {
+  if (m.rows == 0) return;
+  const Tile<W> tile = {m.x,
+                        m.x_stride,
+                        static_cast<const float*>(m.panels),
+                        W::kInputs == 1 ? m.in : Pairs(m.in),
+                        m.out,
+                        m.out_stride,
+                        m.out_features,
+                        m.add};
   switch (m.rows) {
     case 1: return FewRows<1, 4>(tile);
     case 2: return FewRows<2, 2>(tile);
@@ -137,13 +151,25 @@ void Run(const MatMulTile& m) {
 
 }  // namespace
 
-void MatMul(const MatMulTile& tile) {
-  if (tile.rows == 0) return;
-  if (tile.dtype == DType::kBF16) {
-    Run<uint16_t>(tile);
-  } else {
-    Run<float>(tile);
+// As F32.
+void HoldBf16(float* to, const float* x, int64_t n) {
+  const __m256 least = _mm256_set1_ps(0x1p-126f);
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  for (int64_t i = 0; i < n; i += 8) {
+    const int64_t count = n - i < 8 ? n - i : 8;
+    const __m256 in = LoadFirst(x + i, count);
+    const __m256 subnormal = _mm256_cmp_ps(_mm256_andnot_ps(sign, in), least, _CMP_LT_OQ);
+    const __m256 flushed = _mm256_blendv_ps(in, _mm256_and_ps(in, sign), subnormal);
+    const __m256 rounded = WidenBF16(NarrowBF16(flushed));
+    StoreFirst(to + i, rounded, count == 8 ? 8 : 2 * Pairs(count));
   }
+}
+
+void MatMul(const MatMulTile& tile) { Run<F32Weights>(tile); }
+
+void MatMulBf16(const MatMulTile& tile) {
+  const SubnormalsAsZeros flush;
+  Run<Bf16Weights>(tile);
 }
 
 }  // namespace catserve::cpu::avx2

@@ -8,10 +8,15 @@ namespace catserve::cpu::avx512 {
 
 void Attend(const AttentionTile& tile);
 void MatMul(const MatMulTile& tile);
+void MatMulBf16(const MatMulTile& tile);
 
 // With VNNI.
-void HoldInt16Groups(Int16Group* to, const float* x, int64_t groups);
+void HoldInt16Groups(Int16Group* row, int64_t first, const float* x, int64_t groups);
 void MatMulInt8(const Int8Tile& tile);
 void MatMulInt4(const Int4Tile& tile);
+
+// With BF16.
+void HoldBf16Pairs(float* to, const float* x, int64_t n);
+void MatMulBf16Pairs(const MatMulTile& tile);
 
 }  // namespace catserve::cpu::avx512

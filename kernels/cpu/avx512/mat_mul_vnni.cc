@@ -1,20 +1,21 @@
 // Products of whole numbers with VNNI: one instruction adds four products for each of sixteen
 // outputs. Sums within a group are exact, so only the order of the groups shows in the bits.
 //
-// It takes one factor without a sign. Weights of 4 bits have none; with those of 8 bits it is the
-// input, held with 128 added, and what that adds to a sum is taken off again: it is the same for
-// all rows.
+// It takes one factor without a sign. Weights of 4 bits have none; those of 8 bits get 128 added,
+// and what that adds to a sum is taken off by where the sum begins.
 #include <cstring>
 
 #include "kernels/cpu/avx2/functions.h"
+#include "kernels/cpu/avx2/simd.h"
 #include "kernels/cpu/avx512/functions.h"
 #include "kernels/cpu/avx512/simd.h"
 
 namespace catserve::cpu::avx512 {
 namespace {
 
-constexpr int kTileRows = 12;  // 12 sums and up to 10 registers of weights of 32
-constexpr int64_t kPrefetchBytes = 1280;
+constexpr int kFewRows = 4;   // with 1 panel: what comes from memory is one stream
+constexpr int kTileRows = 6;  // with 2 panels: 12 sums, and 12 sums of whole numbers
+constexpr int64_t kPrefetchBytes = 4096;
 
 __m512i Quad(const void* numbers, int64_t i) {
   int32_t four;
@@ -22,142 +23,178 @@ __m512i Quad(const void* numbers, int64_t i) {
   return _mm512_set1_epi32(four);
 }
 
+// What differs by the weights. Held is a row's group of inputs; sums of whole numbers begin at
+// Start; Scales are what a panel has beside its numbers for a group.
 struct FourBits {
   using Tile = Int4Tile;
-  // One panel's for one group of inputs.
-  struct Weights {
-    __m512i quads[kQuads];  // bytes: four inputs of each output
+  using Held = Int8Group;
+  struct Scales {
     __m512 scales;
     __m512 minima;
   };
 
-  static Weights LoadWeights(const Int4Group& group) {
-    const __m512i low = _mm512_set1_epi8(0xf);
-    Weights w;
-#pragma GCC unroll 4
-    for (int64_t i = 0; i < kQuads / 2; ++i) {
-      const __m512i both = _mm512_loadu_si512(group.nibbles + i * 64);
-      w.quads[2 * i] = _mm512_and_si512(both, low);
-      w.quads[2 * i + 1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-    }
-    w.scales = Load(group.scales);
-    w.minima = Load(group.minima);
-    return w;
+  static __m512i LoadQuads(const Int4Group& group, int64_t i) {
+    const __m512i both = _mm512_loadu_si512(group.nibbles + i / 2 * 64);
+    return _mm512_and_si512(i % 2 == 0 ? both : _mm512_srli_epi16(both, 4), _mm512_set1_epi8(0xf));
   }
+  static Scales LoadScales(const Int4Group& g) { return {Load(g.scales), Load(g.minima)}; }
+  static __m512i Start(const Held&) { return _mm512_setzero_si512(); }
 
-  static __m512 Add(const Weights& w, const Int8Group& x, __m512 sum) {
-    __m512i dots = _mm512_setzero_si512();
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < kQuads; ++i) {
-      dots = _mm512_dpbusd_epi32(dots, w.quads[i], Quad(x.numbers, i));
-    }
+  static __m512 Add(__m512 sum, __m512i dots, const Held& x, const Scales& w) {
     const __m512 scales = _mm512_mul_ps(w.scales, _mm512_set1_ps(x.scale));
     sum = _mm512_fmadd_ps(scales, _mm512_cvtepi32_ps(dots), sum);
     return _mm512_fmadd_ps(w.minima, _mm512_set1_ps(x.sum), sum);
   }
 
-  static __m512 Finish(const Int4Tile&, __m512 sum) { return sum; }
-  static void NextPanel(Int4Tile&) {}
+  static __m512 Finish(const Tile&, int /*panel*/, __m512 sum) { return sum; }
+  static void NextPanels(Tile&, int /*count*/) {}
 };
+
+// A group of inputs in place of Int16Group, one after the other from the beginning of the row.
+struct SignedGroup {
+  int8_t numbers[kGroupInputs];
+  float scale;
+  int32_t start;  // -128 * the sum of the numbers
+};
+static_assert(sizeof(SignedGroup) <= sizeof(Int16Group));
 
 struct EightBits {
   using Tile = Int8Tile;
-  struct Weights {
-    __m512i quads[kQuads];
-    __m512i start;  // - 128 * the sum of an output's weights
-  };
+  using Held = SignedGroup;
+  struct Scales {};
 
-  static Weights LoadWeights(const Int8Weights& group) {
-    const __m512i added = _mm512_set1_epi8(-128);  // 128 without a sign
-    const __m512i even = _mm512_set1_epi16(0x80);  // the weights of these get their signs back
-    __m512i more = _mm512_setzero_si512();
-    Weights w;
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < kQuads; ++i) {
-      w.quads[i] = _mm512_xor_si512(_mm512_loadu_si512(group.quads[i]), even);
-      more = _mm512_dpbusd_epi32(more, added, w.quads[i]);
-    }
-    w.start = _mm512_sub_epi32(_mm512_setzero_si512(), more);
-    return w;
+  static __m512i LoadQuads(const Int8Weights& group, int64_t i) {
+    const __m512i odd = _mm512_set1_epi16(-32768);  // those of even inputs have their 128 already
+    return _mm512_xor_si512(_mm512_loadu_si512(group.quads[i]), odd);
   }
+  static Scales LoadScales(const Int8Weights&) { return {}; }
+  static __m512i Start(const Held& x) { return _mm512_set1_epi32(x.start); }
 
-  static __m512 Add(const Weights& w, const Int16Group& x, __m512 sum) {
-    __m512i dots = w.start;
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < kQuads; ++i) {
-      dots = _mm512_dpbusd_epi32(dots, Quad(x.even, i), w.quads[i]);
-    }
+  static __m512 Add(__m512 sum, __m512i dots, const Held& x, const Scales&) {
     return _mm512_fmadd_ps(_mm512_set1_ps(x.scale), _mm512_cvtepi32_ps(dots), sum);
   }
 
-  static __m512 Finish(const Int8Tile& t, __m512 sum) { return _mm512_mul_ps(sum, Load(t.scales)); }
-  static void NextPanel(Int8Tile& t) { t.scales += kPanel; }
+  static __m512 Finish(const Tile& t, int panel, __m512 sum) {
+    return _mm512_mul_ps(sum, Load(t.scales + panel * kPanel));
+  }
+  static void NextPanels(Tile& t, int count) { t.scales += count * kPanel; }
 };
 
-// One panel for R rows.
-template <typename Kind, int R>
-void Multiply(const typename Kind::Tile& t) {
-  __m512 sums[R];
-#pragma GCC unroll 12
-  for (int r = 0; r < R; ++r) sums[r] = _mm512_setzero_ps();
-  for (int64_t g = 0; g < t.groups; ++g) {
-    const char* const group = reinterpret_cast<const char*>(t.panels + g);
+// P panels for R rows. Two panels share the loads of inputs, of which a processor may do as few as
+// one for every multiplication. Not inlined, so that each finds registers for its own loop.
+template <typename Kind, int R, int P>
+[[gnu::noinline]] void Multiply(const typename Kind::Tile& t, bool fetch) {
+  __m512 sums[R][P];
 #pragma GCC unroll 8
-    for (size_t i = 0; i < sizeof(t.panels[g]); i += 64) {
-      _mm_prefetch(group + kPrefetchBytes + i, _MM_HINT_T0);
-    }
-    const typename Kind::Weights w = Kind::LoadWeights(t.panels[g]);
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r) sums[r] = Kind::Add(w, t.x[r * t.groups + g], sums[r]);
-  }
-  const __mmask16 valid = FirstLanes(t.out_features);
-#pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-    Store(t.out + r * t.out_stride, Kind::Finish(t, sums[r]), valid, t.add);
+#pragma GCC unroll 2
+    for (int p = 0; p < P; ++p) sums[r][p] = _mm512_setzero_ps();
+  }
+  const int64_t row_bytes = t.groups * static_cast<int64_t>(sizeof(*t.x));
+  const char* x = reinterpret_cast<const char*>(t.x);
+  const auto* group = t.panels;
+  for (int64_t g = 0; g < t.groups; ++g, ++group, x += sizeof(typename Kind::Held)) {
+    const auto held = [&](int r) -> const typename Kind::Held& {
+      return *reinterpret_cast<const typename Kind::Held*>(x + r * row_bytes);
+    };
+    for (int p = 0; fetch && p < P; ++p) {
+      const char* const at = reinterpret_cast<const char*>(group + p * t.groups);
+#pragma GCC unroll 8
+      for (size_t i = 0; i < sizeof(*group); i += 64) {
+        _mm_prefetch(at + kPrefetchBytes + i, _MM_HINT_T0);
+      }
+    }
+    __m512i dots[R][P];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+      for (int p = 0; p < P; ++p) dots[r][p] = Kind::Start(held(r));
+    }
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < kQuads; ++i) {
+      __m512i weights[P];
+#pragma GCC unroll 2
+      for (int p = 0; p < P; ++p) weights[p] = Kind::LoadQuads(group[p * t.groups], i);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const __m512i inputs = Quad(held(r).numbers, i);
+#pragma GCC unroll 2
+        for (int p = 0; p < P; ++p) {
+          dots[r][p] = _mm512_dpbusd_epi32(dots[r][p], weights[p], inputs);
+        }
+      }
+    }
+#pragma GCC unroll 2
+    for (int p = 0; p < P; ++p) {
+      const typename Kind::Scales scales = Kind::LoadScales(group[p * t.groups]);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) sums[r][p] = Kind::Add(sums[r][p], dots[r][p], held(r), scales);
+    }
+  }
+#pragma GCC unroll 2
+  for (int p = 0; p < P; ++p) {
+    const __mmask16 valid = FirstLanes(t.out_features - p * kPanel);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      float* const out = t.out + r * t.out_stride + p * kPanel;
+      Store(out, Kind::Finish(t, p, sums[r][p]), valid, t.add);
+    }
   }
 }
 
 // For 1 to R rows.
-template <typename Kind, int R>
-void MultiplyRows(const typename Kind::Tile& t) {
+template <typename Kind, int R, int P>
+void MultiplyRows(const typename Kind::Tile& t, bool fetch) {
   if constexpr (R > 1) {
-    if (t.rows < R) return MultiplyRows<Kind, R - 1>(t);
+    if (t.rows < R) return MultiplyRows<Kind, R - 1, P>(t, fetch);
   }
-  Multiply<Kind, R>(t);
+  Multiply<Kind, R, P>(t, fetch);
 }
 
-// Panel by panel, so that one stays in the cache while all rows use it.
-template <typename Kind>
+// P panels at a time while there are as many, so that they stay in the cache while all rows use
+// them; the rows in tiles of at most R, as even as they come.
+template <typename Kind, int R, int P>
 void Run(typename Kind::Tile t) {
-  for (; t.out_features > 0; t.out_features -= kPanel, t.out += kPanel, t.panels += t.groups) {
-    for (int64_t first = 0; first < t.rows; first += kTileRows) {
+  const int64_t tiles = (t.rows + R - 1) / R;
+  while (t.out_features > (P - 1) * kPanel) {
+    for (int64_t i = 0; i < tiles; ++i) {
+      const int64_t first = t.rows * i / tiles;
       typename Kind::Tile part = t;
       part.x += first * t.groups;
       part.out += first * t.out_stride;
-      part.rows = t.rows - first;
-      MultiplyRows<Kind, kTileRows>(part);
+      part.rows = t.rows * (i + 1) / tiles - first;
+      MultiplyRows<Kind, R, P>(part,
+                               i == 0 && t.rows > 1);  // for one row the processor does it better
     }
-    Kind::NextPanel(t);
+    t.panels += P * t.groups;
+    t.out += P * kPanel;
+    t.out_features -= P * kPanel;
+    Kind::NextPanels(t, P);
   }
+  if constexpr (P > 1) Run<Kind, R, P / 2>(t);
+}
+
+template <typename Kind>
+void RunAny(const typename Kind::Tile& t) {
+  t.rows <= kFewRows ? Run<Kind, kFewRows, 1>(t) : Run<Kind, kTileRows, 2>(t);
 }
 
 }  // namespace
 
-// As bytes without a sign, 128 added, in the place of `even`.
-void HoldInt16Groups(Int16Group* to, const float* x, int64_t groups) {
-  const __m256i added = _mm256_set1_epi8(-128);
+void HoldInt16Groups(Int16Group* row, int64_t first, const float* x, int64_t groups) {
+  auto* const to = reinterpret_cast<SignedGroup*>(row) + first;
   for (int64_t g = 0; g < groups; ++g) {
     Int8Group held;
     avx2::HoldInt8Groups(&held, x + g * kGroupInputs, 1);
+    std::memcpy(to[g].numbers, held.numbers, sizeof(held.numbers));
+    to[g].scale = held.scale;
     __m256i numbers;
     std::memcpy(&numbers, held.numbers, sizeof(numbers));
-    numbers = _mm256_xor_si256(numbers, added);
-    std::memcpy(to[g].even, &numbers, sizeof(numbers));
-    to[g].scale = held.scale;
+    to[g].start = -128 * avx2::SumBytes(numbers);
   }
 }
 
-void MatMulInt4(const Int4Tile& tile) { Run<FourBits>(tile); }
-void MatMulInt8(const Int8Tile& tile) { Run<EightBits>(tile); }
+void MatMulInt4(const Int4Tile& tile) { RunAny<FourBits>(tile); }
+void MatMulInt8(const Int8Tile& tile) { RunAny<EightBits>(tile); }
 
 }  // namespace catserve::cpu::avx512

@@ -22,4 +22,11 @@ const Ops* Avx512VnniOps() {
   return &kOps;
 }
 
+const Ops* Avx512Bf16Ops() {
+  const Ops* const vnni = Avx512VnniOps();
+  if (vnni == nullptr || !__builtin_cpu_supports("avx512bf16")) return nullptr;
+  static const Ops kOps = avx512::Bf16Ops(*vnni);
+  return &kOps;
+}
+
 }  // namespace catserve::cpu

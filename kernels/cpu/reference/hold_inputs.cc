@@ -19,7 +19,8 @@ void HoldInt8Groups(Int8Group* to, const float* x, int64_t groups) {
   }
 }
 
-void HoldInt16Groups(Int16Group* to, const float* x, int64_t groups) {
+void HoldInt16Groups(Int16Group* row, int64_t first, const float* x, int64_t groups) {
+  Int16Group* const to = row + first;
   for (int64_t g = 0; g < groups; ++g) {
     int8_t numbers[kGroupInputs];
     to[g].scale = HoldGroup(numbers, x + g * kGroupInputs);

@@ -75,12 +75,12 @@ TEST_P(LowPrecisionTest, StaysWithinTheStatedErrorAndKeepsClearWinners) {
 
 INSTANTIATE_TEST_SUITE_P(
     Precisions, LowPrecisionTest,
-    ::testing::Values(Precision{"bf16_weights", WeightType::kBF16, DType::kF32, 1.2, 0.4, 100},
+    ::testing::Values(Precision{"bf16_weights", WeightType::kBF16, DType::kF32, 1.4, 0.45, 80},
                       Precision{"i8_weights", WeightType::kI8, DType::kF32, 3.6, 1.2, 0},
                       Precision{"bf16_kv", WeightType::kF32, DType::kBF16, 0.45, 0.15, 700},
                       Precision{"i8_kv", WeightType::kF32, DType::kI8, 1.0, 0.3, 200},
                       Precision{"e4m3_kv", WeightType::kF32, DType::kE4M3, 3.0, 0.95, 2},
-                      Precision{"bf16_both", WeightType::kBF16, DType::kBF16, 1.2, 0.4, 100}),
+                      Precision{"bf16_both", WeightType::kBF16, DType::kBF16, 1.4, 0.45, 80}),
     [](const auto& info) { return info.param.name; });
 
 std::vector<double> LogSoftmax(const std::vector<float>& logits) {
