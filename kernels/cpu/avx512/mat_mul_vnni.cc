@@ -5,8 +5,7 @@
 // and what that adds to a sum is taken off by where the sum begins.
 #include <cstring>
 
-#include "kernels/cpu/avx2/functions.h"
-#include "kernels/cpu/avx2/simd.h"
+#include "kernels/cpu/avx2/hold_group.h"
 #include "kernels/cpu/avx512/functions.h"
 #include "kernels/cpu/avx512/simd.h"
 
@@ -184,13 +183,10 @@ void RunAny(const typename Kind::Tile& t) {
 void HoldInt16Groups(Int16Group* row, int64_t first, const float* x, int64_t groups) {
   auto* const to = reinterpret_cast<SignedGroup*>(row) + first;
   for (int64_t g = 0; g < groups; ++g) {
-    Int8Group held;
-    avx2::HoldInt8Groups(&held, x + g * kGroupInputs, 1);
-    std::memcpy(to[g].numbers, held.numbers, sizeof(held.numbers));
+    const avx2::Held held = avx2::HoldGroup(x + g * kGroupInputs);
+    std::memcpy(to[g].numbers, &held.numbers, sizeof(held.numbers));
     to[g].scale = held.scale;
-    __m256i numbers;
-    std::memcpy(&numbers, held.numbers, sizeof(numbers));
-    to[g].start = -128 * avx2::SumBytes(numbers);
+    to[g].start = -128 * avx2::SumBytes(held.numbers);
   }
 }
 
