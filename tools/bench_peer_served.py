@@ -28,7 +28,7 @@ from serve_bench import harness, streams
 
 RESULT = harness.ROOT / "bench" / "results" / "peer_served.json"
 PROMPT, GENERATED, REQUESTS = 512, 128, streams.BATCH
-PEER_SIDES = (("F16", 8), ("F16", 16), ("Q8_0", 8))  # weights, slots
+PEER_SIDES = (("F16", 8), ("BF16", 8), ("BF16", 16), ("Q8_0", 8))  # weights, slots
 ANSWER_SECONDS = 600  # the longest wait for one event
 FIGURES = {"rate": "tokens/s", "first_p50": "first token, median", "first_p95": "p95",
            "gap_p50": "between tokens, median", "gap_p99": "p99"}
