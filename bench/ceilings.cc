@@ -166,6 +166,7 @@ double Ceilings::OpsPerSecond(std::string_view weight_dtype) const {
   if (weight_dtype == "BF16") own = bf16_ops_per_second;
   if (weight_dtype == "I8") own = int8_ops_per_second;
   if (weight_dtype == "I4") own = int4_ops_per_second;
+  if (weight_dtype == "F8_E4M3") own = e4m3_ops_per_second;
   return std::max(flops_per_second, own);
 }
 
@@ -174,7 +175,8 @@ Ceilings Best(const Ceilings& a, const Ceilings& b) {
           .flops_per_second = std::max(a.flops_per_second, b.flops_per_second),
           .bf16_ops_per_second = std::max(a.bf16_ops_per_second, b.bf16_ops_per_second),
           .int8_ops_per_second = std::max(a.int8_ops_per_second, b.int8_ops_per_second),
-          .int4_ops_per_second = std::max(a.int4_ops_per_second, b.int4_ops_per_second)};
+          .int4_ops_per_second = std::max(a.int4_ops_per_second, b.int4_ops_per_second),
+          .e4m3_ops_per_second = std::max(a.e4m3_ops_per_second, b.e4m3_ops_per_second)};
 }
 
 Ceilings MeasureCeilings(int threads) {

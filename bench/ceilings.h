@@ -14,6 +14,8 @@ struct Ceilings {
   // multiplications that the engine takes; 0 where products take floats.
   double int8_ops_per_second = 0;
   double int4_ops_per_second = 0;
+  // A large product with weights and rows of E4M3, on a device that has it; else 0.
+  double e4m3_ops_per_second = 0;
 
   // What bounds products with weights of a type (ModelDescription::weight_dtype): never less than
   // the rate of F32.

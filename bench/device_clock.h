@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -18,8 +19,19 @@ struct ProbeSizes {
   int64_t copy_bytes = int64_t{1} << 30;
   int64_t outputs = 16384, inputs = 8192, rows = 8192;  // of the matrix product
   int tries = 7;
-  double head_start_seconds = 0.02;
+  double head_start_seconds = 0.01;
 };
+
+// Device seconds of one call, and the share of the timed parts that were replayed from graphs: none
+// where a call is not a part, or the backend records none of its size.
+struct Timing {
+  double seconds = 0;
+  std::optional<double> replayed;
+};
+
+// How calls that are timed come together: all of a try in one part, or, where what a call fetches
+// would end it, each a step with a part of its own, as it is when tokens are drawn.
+enum class PartOf : uint8_t { kTry, kCall };
 
 class DeviceClock {
  public:
@@ -29,15 +41,23 @@ class DeviceClock {
   // Device seconds of one call of `work`, which starts operations and does not wait: the median of
   // a few tries. The device is first given something else to do, whose time is taken off, so that
   // what the host needs to start operations shows only where it cannot keep up.
-  double SecondsOf(const std::function<void()>& work);
+  double SecondsOf(const std::function<void()>& work) { return TimeOf(work, {}).seconds; }
 
-  // Bandwidth: of a copy within the device's memory, read and written bytes both counted. Rate:
-  // of a large product with BF16 weights. Errors: as Backend::Pack.
+  // The same of calls that are parts of steps with this key. What the backend would replay has been
+  // recorded before the tries that are timed.
+  Timing TimeOf(const std::function<void()>& work, const StepPart& part,
+                PartOf part_of = PartOf::kTry);
+
+  // Bandwidth: of a copy within the device's memory, read and written bytes both counted. Rates:
+  // of a large product with BF16 weights, and with E4M3 weights where the backend has them
+  // (rounding rows to E4M3 is part of it). Errors: as Backend::Pack.
   absl::StatusOr<Ceilings> MeasureCeilings();
 
  private:
   DeviceClock(Backend& backend, const ProbeSizes& sizes) : backend_(backend), sizes_(sizes) {}
 
+  // Errors: UNIMPLEMENTED for weights that the backend does not have; as Backend::Pack.
+  absl::StatusOr<double> ProductRate(WeightFormat format);
   void HeadStart();
   double Time(const std::function<void()>& work);
 

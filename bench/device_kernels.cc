@@ -8,6 +8,7 @@
 #include <random>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -36,7 +37,8 @@ class DeviceKernels {
   absl::Status Products();
   absl::Status Sampling();
   absl::Status RowOperations();
-  const std::string& lines() const { return lines_; }
+  // The figures, name=value each.
+  std::string Lines() const;
 
  private:
   // Sequences of `entries` entries each, all of them read by one row each, in one layer of several.
@@ -48,49 +50,98 @@ class DeviceKernels {
     DType kv;
   };
   absl::Status RunDecode(const Decode& decode);
-  absl::Status RunProduct(const std::string& name, int64_t outputs, int64_t inputs, DType dtype);
+  // A weight of the decoder, and what its product does as the model asks for it.
+  struct Product {
+    const char* name;
+    int64_t outputs;
+    int64_t inputs;
+    WeightFormat format = WeightFormat::kAsIs;
+    bool wide = false;  // results of F32: sums, logits
+    bool add = false;
+  };
+  absl::Status RunProduct(const Product& product);
 
   absl::StatusOr<std::unique_ptr<Buffer>> Floats(int64_t count, float scale = 1.0f);
-  // The time of `work`, which starts `calls` operations that each do `each`.
-  void Measure(const std::string& name, const Work& each, int64_t calls,
-               const std::function<void()>& work);
+  absl::StatusOr<std::unique_ptr<Buffer>> Activations(int64_t count, DType type);
+
+  // Operations that are timed together: `work` starts `calls` of them, which each do `each`, in a
+  // part of a step that recurs.
+  struct Operation {
+    std::string name;
+    Work each;
+    StepPart part;
+    PartOf part_of = PartOf::kTry;
+    int64_t calls = 1;
+    WeightFormat weights = WeightFormat::kAsIs;
+  };
+  void Measure(const Operation& operation, const std::function<void()>& work);
 
   Backend& backend_;
   const DeviceKernelSizes& sizes_;
   DeviceClock clock_;
   Ceilings ceilings_;
   std::string lines_;
+  std::vector<double> replayed_;  // shares, of operations that have one
 };
 
 void DeviceKernels::PrintHead() {
   absl::StrAppendFormat(&lines_, "copy_bandwidth=%.5g GB/s\nmatrix_rate=%.5g TFLOP/s\n",
                         ceilings_.read_bytes_per_second / 1e9, ceilings_.flops_per_second / 1e12);
+  std::string e4m3;
+  if (ceilings_.e4m3_ops_per_second > 0) {
+    const double rate = ceilings_.e4m3_ops_per_second / 1e12;
+    absl::StrAppendFormat(&lines_, "matrix_rate_e4m3=%.5g TFLOP/s\n", rate);
+    e4m3 = absl::StrFormat(", %.1f TFLOP/s in E4M3", rate);
+  }
   std::cout << absl::StrFormat(
-      "%s: copies %.1f GB/s, multiplies %.1f TFLOP/s\n"
-      "| operation                        |       us |    GB/s | of copy | TFLOP/s | of rate |\n"
-      "|----------------------------------|----------|---------|---------|---------|---------|\n",
+      "%s: copies %.1f GB/s, multiplies %.1f TFLOP/s%s\n"
+      "| operation                        |       us |    GB/s | of copy | TFLOP/s | of rate |"
+      " replayed |\n"
+      "|----------------------------------|----------|---------|---------|---------|---------|"
+      "----------|\n",
       backend_.Description(), ceilings_.read_bytes_per_second / 1e9,
-      ceilings_.flops_per_second / 1e12);
+      ceilings_.flops_per_second / 1e12, e4m3);
 }
 
-void DeviceKernels::Measure(const std::string& name, const Work& each, int64_t calls,
-                            const std::function<void()>& work) {
-  const double seconds = clock_.SecondsOf(work) / static_cast<double>(calls);
-  const double bandwidth = each.bytes / seconds, rate = each.operations / seconds;
+void DeviceKernels::Measure(const Operation& operation, const std::function<void()>& work) {
+  const std::string& name = operation.name;
+  const Timing timing = clock_.TimeOf(work, operation.part, operation.part_of);
+  const double seconds = timing.seconds / static_cast<double>(operation.calls);
+  const double bandwidth = operation.each.bytes / seconds;
+  const double rate = operation.each.operations / seconds;
   const double of_copy = bandwidth / ceilings_.read_bytes_per_second;
-  const double of_rate = rate / ceilings_.flops_per_second;
-  std::cout << absl::StrFormat("| %-32s | %8.2f | %7.1f | %6.1f%% | %7.2f | %6.1f%% |\n", name,
-                               seconds * 1e6, bandwidth / 1e9, 100 * of_copy, rate / 1e12,
-                               100 * of_rate)
+  const double of_rate = rate / ceilings_.OpsPerSecond(operation.weights);
+  const std::string replayed =
+      timing.replayed ? absl::StrFormat("%.0f%%", 100 * *timing.replayed) : "launched";
+  std::cout << absl::StrFormat("| %-32s | %8.2f | %7.1f | %6.1f%% | %7.2f | %6.1f%% | %8s |\n",
+                               name, seconds * 1e6, bandwidth / 1e9, 100 * of_copy, rate / 1e12,
+                               100 * of_rate, replayed)
             << std::flush;
   absl::StrAppendFormat(&lines_, "%s.time=%.5g us\n%s.floor_fraction=%.4g 1\n", name, seconds * 1e6,
                         name, std::max(of_copy, of_rate));
+  if (timing.replayed) {
+    absl::StrAppendFormat(&lines_, "%s.replayed_fraction=%.4g 1\n", name, *timing.replayed);
+    replayed_.push_back(*timing.replayed);
+  }
+}
+
+std::string DeviceKernels::Lines() const {
+  if (replayed_.empty()) return lines_;
+  const double all = std::accumulate(replayed_.begin(), replayed_.end(), 0.0);
+  return absl::StrFormat("%skernels.replayed=%.4g 1\n", lines_,
+                         all / static_cast<double>(replayed_.size()));
 }
 
 absl::StatusOr<std::unique_ptr<Buffer>> DeviceKernels::Floats(int64_t count, float scale) {
   const std::vector<float> block = RandomFloats(kBlock, scale);
   return FilledBuffer(backend_, count * SizeOf(DType::kF32), block.data(),
                       kBlock * SizeOf(DType::kF32));
+}
+
+absl::StatusOr<std::unique_ptr<Buffer>> DeviceKernels::Activations(int64_t count, DType type) {
+  if (type == DType::kF32) return Floats(count);
+  const std::vector<uint16_t> block = RandomBF16(kBlock, 1.0f);
+  return FilledBuffer(backend_, count * SizeOf(type), block.data(), kBlock * SizeOf(type));
 }
 
 absl::Status DeviceKernels::RunDecode(const Decode& decode) {
@@ -127,21 +178,26 @@ absl::Status DeviceKernels::RunDecode(const Decode& decode) {
   std::shuffle(page_ids.begin(), page_ids.end(), std::mt19937(7));
   std::vector<AttentionRow> rows(decode.batch);
   for (int32_t i = 0; i < decode.batch; ++i) rows[i] = {0, 0, i * pages_each, decode.entries};
-  auto q = Floats(decode.batch * width), out = Floats(decode.batch * width);
+  constexpr DType kType = DType::kBF16;  // of activations, beside weights of 16 bits
+  auto q = Activations(decode.batch * width, kType), out = Activations(decode.batch * width, kType);
   if (!q.ok()) return q.status();
   if (!out.ok()) return out.status();
-  const TensorView q_view((*q)->data(), DType::kF32, {decode.batch, width});
-  const TensorView out_view((*out)->data(), DType::kF32, {decode.batch, width});
+  const TensorView q_view((*q)->data(), kType, {decode.batch, width});
+  const TensorView out_view((*out)->data(), kType, {decode.batch, width});
   const HeadSpec spec{.heads = s.heads, .kv_heads = s.kv_heads, .head_dim = s.head_dim};
   const double entries = static_cast<double>(decode.batch) * decode.entries;
   const Work each{
       entries * 2 * s.kv_heads * static_cast<double>(KvHeadBytes(s.head_dim, decode.kv)),
       entries * 4 * static_cast<double>(width)};
-  Measure(absl::StrCat(decode.name, ".", Name(decode.kv)), each, layers, [&] {
-    for (const KvLayer& layer : kv) {
-      backend_.PagedAttention(out_view, q_view, spec, layer, rows, page_ids);
-    }
-  });
+  Measure({.name = absl::StrCat(decode.name, ".", Name(decode.kv)),
+           .each = each,
+           .part = {PartKind::kDecoder, decode.batch},
+           .calls = layers},
+          [&] {
+            for (const KvLayer& layer : kv) {
+              backend_.PagedAttention(out_view, q_view, spec, layer, rows, page_ids);
+            }
+          });
   return absl::OkStatus();
 }
 
@@ -150,7 +206,8 @@ absl::Status DeviceKernels::DecodeAttention() {
     if (!backend_.HoldsKv(kv)) continue;
     for (const int32_t chunk_size : sizes_.chunk_sizes) {
       const Decode decode{absl::StrCat("attention.batch", sizes_.batch, ".c", chunk_size),
-                          sizes_.decoder, sizes_.batch, sizes_.tokens / chunk_size + 2, kv};
+                          sizes_.decoder, sizes_.batch, sizes_.tokens / chunk_size + chunk_size + 2,
+                          kv};
       if (auto status = RunDecode(decode); !status.ok()) return status;
     }
     const Decode twin{"attention.batch1.dense", sizes_.twin, 1, sizes_.tokens, kv};
@@ -167,42 +224,53 @@ absl::Status DeviceKernels::ChunkAttention() {
     const int64_t rows = int64_t{chunks} * rows_each;
     std::vector<RowBlock> blocks(chunks);
     for (int32_t i = 0; i < chunks; ++i) blocks[i] = {i * rows_each, rows_each};
-    auto qkv = Floats(rows * 3 * width), out = Floats(rows * width);
+    constexpr DType kType = DType::kBF16;
+    auto qkv = Activations(rows * 3 * width, kType), out = Activations(rows * width, kType);
     if (!qkv.ok()) return qkv.status();
     if (!out.ok()) return out.status();
-    const TensorView qkv_view((*qkv)->data(), DType::kF32, {rows, 3 * width});
-    const TensorView out_view((*out)->data(), DType::kF32, {rows, width});
+    const TensorView qkv_view((*qkv)->data(), kType, {rows, 3 * width});
+    const TensorView out_view((*out)->data(), kType, {rows, width});
     const HeadSpec spec{.heads = s.heads, .kv_heads = s.heads, .head_dim = s.head_dim};
     const auto elements = static_cast<double>(rows * width);
-    Measure(absl::StrCat("compressor_attention.c", chunk_size),
-            {elements * 4 * sizeof(float), elements * 4 * rows_each}, 1,
+    Measure({.name = absl::StrCat("compressor_attention.c", chunk_size),
+             .each = {elements * 4 * SizeOf(kType), elements * 4 * rows_each},
+             .part = {PartKind::kCompressor, static_cast<int32_t>(rows), chunk_size}},
             [&] { backend_.BlockAttention(out_view, qkv_view, spec, blocks); });
   }
   return absl::OkStatus();
 }
 
-absl::Status DeviceKernels::RunProduct(const std::string& name, int64_t outputs, int64_t inputs,
-                                       DType dtype) {
-  const WeightFormat format = dtype == DType::kI8 ? WeightFormat::kInt8 : WeightFormat::kAsIs;
+absl::Status DeviceKernels::RunProduct(const Product& product) {
+  const auto& [name, outputs, inputs, format, wide, add] = product;
   std::vector<uint16_t> host = RandomBF16(outputs * inputs, 0.05f);
   std::vector<std::unique_ptr<Matrix>> weights;
   for (int64_t bytes = 0; bytes < sizes_.rotated_bytes; bytes += weights.back()->bytes()) {
     auto packed = backend_.Pack({host.data(), DType::kBF16, {outputs, inputs}}, format);
+    if (absl::IsUnimplemented(packed.status())) return absl::OkStatus();
     if (!packed.ok()) return packed.status();
     weights.push_back(*std::move(packed));
   }
+  const DType type = weights[0]->activations(), results = wide ? DType::kF32 : type;
+  const char* const held = format == WeightFormat::kAsIs   ? "BF16"
+                           : format == WeightFormat::kInt8 ? "I8"
+                                                           : "F8_E4M3";
   for (const int64_t rows : sizes_.product_rows) {
-    if (dtype == DType::kI8 && rows > sizes_.product_rows[1]) break;  // eight rows at a time
-    auto x = Floats(rows * inputs), out = Floats(rows * outputs);
+    // Eight rows at a time.
+    if (format == WeightFormat::kInt8 && rows > sizes_.product_rows[1]) break;
+    auto x = Activations(rows * inputs, type), out = Activations(rows * outputs, results);
     if (!x.ok()) return x.status();
     if (!out.ok()) return out.status();
-    const TensorView x_view((*x)->data(), DType::kF32, {rows, inputs});
-    const TensorView out_view((*out)->data(), DType::kF32, {rows, outputs});
+    const TensorView x_view((*x)->data(), type, {rows, inputs});
+    const TensorView out_view((*out)->data(), results, {rows, outputs});
     const Work each{static_cast<double>(weights[0]->bytes()),
                     2.0 * static_cast<double>(rows) * static_cast<double>(outputs * inputs)};
-    Measure(absl::StrCat("product.", name, ".", Name(dtype), ".rows", rows), each,
-            std::ssize(weights), [&] {
-              for (const auto& w : weights) backend_.MatMul(out_view, x_view, *w, /*add=*/false);
+    Measure({.name = absl::StrCat("product.", name, ".", held, ".rows", rows),
+             .each = each,
+             .part = {PartKind::kDecoder, static_cast<int32_t>(rows)},
+             .calls = std::ssize(weights),
+             .weights = format},
+            [&] {
+              for (const auto& w : weights) backend_.MatMul(out_view, x_view, *w, add);
             });
   }
   return absl::OkStatus();
@@ -211,15 +279,16 @@ absl::Status DeviceKernels::RunProduct(const std::string& name, int64_t outputs,
 absl::Status DeviceKernels::Products() {
   const StackDescription& s = sizes_.decoder;
   const int64_t dim = s.dim, feed_forward = s.feed_forward;
-  const std::tuple<const char*, int64_t, int64_t, DType> products[] = {
-      {"qkv", 3 * dim, dim, DType::kBF16},
-      {"o", dim, dim, DType::kBF16},
-      {"gate_up", 2 * feed_forward, dim, DType::kBF16},
-      {"down", dim, feed_forward, DType::kBF16},
-      {"output", sizes_.vocab_size, dim, DType::kBF16},
-      {"gate_up", 2 * feed_forward, dim, DType::kI8}};
-  for (const auto& [name, outputs, inputs, dtype] : products) {
-    if (auto status = RunProduct(name, outputs, inputs, dtype); !status.ok()) return status;
+  const Product products[] = {
+      {"qkv", 3 * dim, dim},
+      {.name = "o", .outputs = dim, .inputs = dim, .wide = true, .add = true},
+      {"gate_up", 2 * feed_forward, dim},
+      {.name = "down", .outputs = dim, .inputs = feed_forward, .wide = true, .add = true},
+      {.name = "output", .outputs = sizes_.vocab_size, .inputs = dim, .wide = true},
+      {"gate_up", 2 * feed_forward, dim, WeightFormat::kInt8},
+      {"gate_up", 2 * feed_forward, dim, WeightFormat::kE4M3}};
+  for (const Product& product : products) {
+    if (auto status = RunProduct(product); !status.ok()) return status;
   }
   return absl::OkStatus();
 }
@@ -238,7 +307,11 @@ absl::Status DeviceKernels::Sampling() {
   for (const auto& [name, spec] : cases) {
     const std::vector<SampleSpec> specs(rows, spec);
     std::vector<TokenDraw> draws(rows);
-    Measure(absl::StrCat("sample.", name, ".rows", rows), {elements * sizeof(float), 0}, 1,
+    // Fetching what was drawn ends a part.
+    Measure({.name = absl::StrCat("sample.", name, ".rows", rows),
+             .each = {elements * sizeof(float), 0},
+             .part = {PartKind::kOutput, static_cast<int32_t>(rows)},
+             .part_of = PartOf::kCall},
             [&] { backend_.Sample(draws, view, sizes_.vocab_size, specs); });
   }
   return absl::OkStatus();
@@ -258,26 +331,28 @@ absl::Status DeviceKernels::RowOperations() {
                          int64_t width) {
       return TensorView((*buffer)->data(), DType::kF32, {count, width});
     };
-    const auto bytes = [&](int64_t width) {
-      return Work{static_cast<double>(rows * width) * sizeof(float), 0};
+    const auto operation = [&](const char* name, int64_t width) {
+      return Operation{.name = absl::StrCat(name, ".rows", rows),
+                       .each = {static_cast<double>(rows * width) * sizeof(float), 0},
+                       .part = {PartKind::kDecoder, static_cast<int32_t>(rows)}};
     };
-    Measure(absl::StrCat("rms_norm.rows", rows), bytes(2 * dim), 1, [&] {
+    Measure(operation("rms_norm", 2 * dim), [&] {
       backend_.RmsNorm(view(out, rows, dim), view(x, rows, dim),
                        TensorView((*weight)->data(), DType::kF32, {dim}), 1e-5f);
     });
-    Measure(absl::StrCat("silu_gate.rows", rows), bytes(3 * feed_forward), 1, [&] {
+    Measure(operation("silu_gate", 3 * feed_forward), [&] {
       backend_.SiluGate(view(out, rows, feed_forward), view(x, rows, 2 * feed_forward));
     });
     const std::vector<GatherRow> gathered(rows);
     const TensorView tables[] = {view(x, 1, dim)};
-    Measure(absl::StrCat("gather.rows", rows), bytes(2 * dim), 1,
+    Measure(operation("gather", 2 * dim),
             [&] { backend_.Gather(view(out, rows, dim), tables, {}, gathered); });
     const HeadSpec spec{.heads = s.heads,
                         .kv_heads = s.kv_heads,
                         .head_dim = s.head_dim,
                         .rotary = view(rotary, 2, s.head_dim)};
     const std::vector<int32_t> positions(rows, 1);
-    Measure(absl::StrCat("rotate_heads.rows", rows), bytes(4 * dim), 1,
+    Measure(operation("rotate_heads", 4 * dim),
             [&] { backend_.PrepareHeads(view(x, rows, 3 * dim), spec, positions, nullptr, {}); });
   }
   return absl::OkStatus();
@@ -315,7 +390,7 @@ absl::Status RunDeviceKernels(Backend& backend, const DeviceKernelSizes& sizes,
       if (auto status = (kernels.*run)(); !status.ok()) return status;
     }
   }
-  std::cout << "\n" << kernels.lines();
+  std::cout << "\n" << kernels.Lines();
   return absl::OkStatus();
 }
 

@@ -26,12 +26,15 @@ struct DeviceKernelSizes {
   std::vector<int64_t> product_rows = {1, 8, 32, 128, 320};
   int64_t step_rows = 340;    // of a decode step of 320 sequences at chunk size 16
   int64_t many_rows = 16384;  // whose operations come from memory, not from a cache
-  // Memory that is read in turn, so that no cache holds it: four times 60 MB of L2, and more.
-  int64_t rotated_bytes = int64_t{320} << 20;
+  // Memory that is read in turn, so that no cache holds it: four times the L2 of any card with one
+  // of 128 MB or less.
+  int64_t rotated_bytes = int64_t{512} << 20;
   ProbeSizes probe;
 };
 
-// Prints a table row for each operation as it is measured, then name=value lines. `cases`: empty,
+// Prints a table row for each operation as it is measured, then name=value lines. Operations of so
+// many rows as steps replay are timed as replays of recorded parts: the row says which share of the
+// timed parts was, or that they are launched one by one. `cases`: empty,
 // or one of ceilings, attention, products, sampling, rows. Errors: INVALID_ARGUMENT for another;
 // RESOURCE_EXHAUSTED with the numbers.
 absl::Status RunDeviceKernels(Backend& backend, const DeviceKernelSizes& sizes,

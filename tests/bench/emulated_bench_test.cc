@@ -12,6 +12,8 @@
 #include "bench/random_checkpoint.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/cuda/emulator/capture.h"
+#include "kernels/cuda/emulator/memory.h"
 #include "tests/kernels/device.h"
 
 namespace catserve::testing {
@@ -59,21 +61,66 @@ DeviceKernelSizes TinySizes() {
   return sizes;
 }
 
-TEST(EmulatedBench, EveryKernelIsTimedBesideTheCeilings) {
+std::map<std::string, double> KernelFigures(const DeviceKernelSizes& sizes,
+                                            const std::string& cases) {
   const auto backend = Make("cuda-emulated");
   ::testing::internal::CaptureStdout();
-  EXPECT_TRUE(RunDeviceKernels(*backend, TinySizes(), "").ok());
-  const auto figures = Figures(::testing::internal::GetCapturedStdout());
-  // 3 x 3 of paged attention, 2 of the compressor's, 6 x 2 products, 4 draws, 4 x 2 of rows: time
-  // and fraction of the floor each.
-  EXPECT_EQ(figures.size(), 2 + 2 * (9 + 2 + 12 + 4 + 8));
+  const absl::Status status = RunDeviceKernels(*backend, sizes, cases);
+  const std::string output = ::testing::internal::GetCapturedStdout();
+  EXPECT_TRUE(status.ok()) << status;
+  return Figures(output);
+}
+
+TEST(EmulatedBench, EveryKernelIsTimedBesideTheCeilings) {
+  const auto figures = KernelFigures(TinySizes(), "");
+  // 3 x 3 of paged attention, 2 of the compressor's, 7 x 2 products, 4 draws, 4 x 2 of rows: time,
+  // fraction of the floor, and the share that was replayed; of all once more.
+  EXPECT_EQ(figures.size(), 3 + 1 + 3 * (9 + 2 + 14 + 4 + 8));
   EXPECT_THAT(figures, Each(Pair(::testing::_, AllOf(Gt(0.0), Lt(1e15)))));
   for (const char* name :
-       {"copy_bandwidth", "matrix_rate", "attention.batch2.c8.BF16.time", "sample.plain.rows9.time",
-        "attention.batch1.dense.I8.floor_fraction", "product.gate_up.I8.rows1.floor_fraction",
+       {"copy_bandwidth", "matrix_rate", "matrix_rate_e4m3", "attention.batch2.c8.BF16.time",
+        "sample.plain.rows9.time", "attention.batch1.dense.I8.floor_fraction",
+        "product.gate_up.I8.rows1.floor_fraction", "product.gate_up.F8_E4M3.rows9.floor_fraction",
         "compressor_attention.c16.time", "rms_norm.rows3.floor_fraction"}) {
     EXPECT_EQ(figures.count(name), 1) << name;
   }
+}
+
+TEST(EmulatedBench, EveryTimedPartOfAKernelIsAReplay) {
+  int operations = 0;
+  for (const auto& [name, value] : KernelFigures(TinySizes(), "")) {
+    if (!name.ends_with(".replayed_fraction") && name != "kernels.replayed") continue;
+    EXPECT_EQ(value, 1.0) << name;
+    ++operations;
+  }
+  EXPECT_EQ(operations, 1 + 9 + 2 + 14 + 4 + 8);
+}
+
+TEST(EmulatedBench, ADeviceThatRecordsNothingIsTimedAsItIsAndSaysSo) {
+  cuda::emulator::Capture::refused = true;
+  const auto figures = KernelFigures(TinySizes(), "sampling");
+  cuda::emulator::Capture::refused = false;
+  EXPECT_EQ(figures.at("kernels.replayed"), 0);
+  EXPECT_EQ(figures.at("sample.greedy.rows9.replayed_fraction"), 0);
+  EXPECT_GT(figures.at("sample.greedy.rows9.time"), 0);
+}
+
+TEST(EmulatedBench, MoreRowsThanStepsReplayAreLaunchedAndSaySo) {
+  DeviceKernelSizes sizes = TinySizes();
+  sizes.many_rows = 513;
+  const auto figures = KernelFigures(sizes, "rows");
+  EXPECT_EQ(figures.count("silu_gate.rows2.replayed_fraction"), 1);
+  EXPECT_EQ(figures.count("silu_gate.rows513.time"), 1);
+  EXPECT_EQ(figures.count("silu_gate.rows513.replayed_fraction"), 0);
+}
+
+TEST(EmulatedBench, ADeviceWithoutE4M3HasNoFiguresOfIt) {
+  cuda::emulator::SetComputeCapability(80);
+  const auto figures = KernelFigures(TinySizes(), "products");
+  cuda::emulator::SetComputeCapability(90);
+  EXPECT_EQ(figures.count("matrix_rate_e4m3"), 0);
+  for (const auto& [name, value] : figures) EXPECT_EQ(name.find("E4M3"), name.npos) << name;
+  EXPECT_EQ(figures.count("product.gate_up.I8.rows9.time"), 1);
 }
 
 // Decodes and prefills tokens of a random model, with its figures.
@@ -131,7 +178,7 @@ TEST(EmulatedBench, OnePartAloneAndAnUnknownOne) {
   const auto backend = Make("cuda-emulated");
   ::testing::internal::CaptureStdout();
   EXPECT_TRUE(RunDeviceKernels(*backend, TinySizes(), "ceilings").ok());
-  EXPECT_EQ(Figures(::testing::internal::GetCapturedStdout()).size(), 2);
+  EXPECT_EQ(Figures(::testing::internal::GetCapturedStdout()).size(), 3);
   const absl::Status unknown = RunDeviceKernels(*backend, TinySizes(), "attentions");
   EXPECT_TRUE(absl::IsInvalidArgument(unknown));
   EXPECT_THAT(std::string(unknown.message()), HasSubstr("ceilings, attention, products"));
