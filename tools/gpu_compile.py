@@ -32,7 +32,7 @@ REGISTERS = (
     (r"PagedAttentionDecode<.*, [12], [18]>\(", 128),
     (r"PagedAttentionDecode<", 240),
     (r"PagedAttentionPiece<.*, 128>", 216),
-    (r"PagedAttentionPiece<.*, 64>", 144),
+    (r"PagedAttentionPiece<.*, 64>", 152),
     (r"MatVec<", 160),
     (r"Sample\(|ScoreTokens\(", 64),
     (r"", 96),

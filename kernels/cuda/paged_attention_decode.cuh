@@ -9,6 +9,8 @@
 // the warps. Which one, and how rows are split into items, is attention_plan.h's decision.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/paged_attention.h"
@@ -22,12 +24,14 @@ template <int kSplit>
 inline constexpr int kDecodeThreads = kDecodeWarps<kSplit>* kWarpThreads;
 
 // Blocks that a multiprocessor shall hold at once; 0 leaves the registers to the compiler. With two
-// heads of 16-bit entries to a warp it would keep 8 bytes on a stack for sm_80 and sm_89.
+// heads of 16-bit entries to a warp it would keep 8 bytes on a stack for sm_80 and sm_89, and with
+// E4M3 two at a time for sm_80.
 template <class Layout, int kGroup, int kSplit>
 inline constexpr int kDecodeBlocks =
-    kGroup != 2 || kSplit != 1 || kHasScale<typename Layout::KV> ? 0
-    : Layout::kHeadDim == 64                                     ? 5
-                                                                 : 3;
+    kSplit == 8 && std::is_same_v<Layout, NarrowLayout<E4M3>>      ? 3
+    : kGroup != 2 || kSplit != 1 || kHasScale<typename Layout::KV> ? 0
+    : Layout::kHeadDim == 64                                       ? 5
+                                                                   : 3;
 
 template <int kGroup, int kSplit>
 LaunchShape DecodeShape(int items, int heads) {
