@@ -241,7 +241,8 @@ absl::Status DeviceKernels::ChunkAttention() {
 }
 
 absl::Status DeviceKernels::RunProduct(const Product& product) {
-  const auto& [name, outputs, inputs, format, wide, add] = product;
+  const auto& [name, outputs, inputs, format, wide, adds] = product;
+  const bool add = adds;  // clang 14 captures no bindings
   std::vector<uint16_t> host = RandomBF16(outputs * inputs, 0.05f);
   std::vector<std::unique_ptr<Matrix>> weights;
   for (int64_t bytes = 0; bytes < sizes_.rotated_bytes; bytes += weights.back()->bytes()) {
