@@ -170,6 +170,12 @@ double Ceilings::OpsPerSecond(std::string_view weight_dtype) const {
   return std::max(flops_per_second, own);
 }
 
+const char* WeightDtype(DType host, WeightFormat format) {
+  if (format == WeightFormat::kInt8) return "I8";
+  if (format == WeightFormat::kInt4) return "I4";
+  return format == WeightFormat::kE4M3 ? "F8_E4M3" : Name(host);
+}
+
 Ceilings Best(const Ceilings& a, const Ceilings& b) {
   return {.read_bytes_per_second = std::max(a.read_bytes_per_second, b.read_bytes_per_second),
           .flops_per_second = std::max(a.flops_per_second, b.flops_per_second),

@@ -4,6 +4,8 @@
 
 #include <string_view>
 
+#include "kernels/backend.h"
+
 namespace catserve {
 
 struct Ceilings {
@@ -21,6 +23,9 @@ struct Ceilings {
   // the rate of F32.
   double OpsPerSecond(std::string_view weight_dtype) const;
 };
+
+// ModelDescription::weight_dtype of a matrix of type `host` that is packed as `format`.
+const char* WeightDtype(DType host, WeightFormat format);
 
 // The better of two measurements, number by number.
 Ceilings Best(const Ceilings& a, const Ceilings& b);

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <random>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -72,7 +73,7 @@ class DeviceKernels {
     StepPart part;
     PartOf part_of = PartOf::kTry;
     int64_t calls = 1;
-    WeightFormat weights = WeightFormat::kAsIs;
+    std::string_view weights = "BF16";  // ModelDescription::weight_dtype, of a product
   };
   void Measure(const Operation& operation, const std::function<void()>& work);
 
@@ -252,9 +253,7 @@ absl::Status DeviceKernels::RunProduct(const Product& product) {
     weights.push_back(*std::move(packed));
   }
   const DType type = weights[0]->activations(), results = wide ? DType::kF32 : type;
-  const char* const held = format == WeightFormat::kAsIs   ? "BF16"
-                           : format == WeightFormat::kInt8 ? "I8"
-                                                           : "F8_E4M3";
+  const char* const held = WeightDtype(DType::kBF16, format);
   for (const int64_t rows : sizes_.product_rows) {
     // Eight rows at a time.
     if (format == WeightFormat::kInt8 && rows > sizes_.product_rows[1]) break;
@@ -269,7 +268,7 @@ absl::Status DeviceKernels::RunProduct(const Product& product) {
              .each = each,
              .part = {PartKind::kDecoder, static_cast<int32_t>(rows)},
              .calls = std::ssize(weights),
-             .weights = format},
+             .weights = held},
             [&] {
               for (const auto& w : weights) backend_.MatMul(out_view, x_view, *w, add);
             });

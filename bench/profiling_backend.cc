@@ -4,14 +4,6 @@
 #include <chrono>
 
 namespace catserve {
-namespace {
-
-std::string WeightDtype(DType host, WeightFormat format) {
-  if (format == WeightFormat::kInt8) return "I8";
-  return format == WeightFormat::kInt4 ? "I4" : Name(host);
-}
-
-}  // namespace
 
 double PartTime::FloorSeconds(const Ceilings& machine) const {
   double floor = 0;
