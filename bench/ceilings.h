@@ -1,5 +1,5 @@
-// What this machine can do at best, measured in the process that also takes the benchmark, since
-// shared machines change from minute to minute.
+// What this machine can do at best, whatever form of the engine runs, measured in the process that
+// also takes the benchmark, since shared machines change from minute to minute.
 #pragma once
 
 #include <string_view>

@@ -24,8 +24,9 @@ constexpr uint32_t PairWord(uint16_t former, uint16_t latter) {
 constexpr int64_t Pairs(int64_t in) { return (in + 1) / 2; }
 
 // out[r][o] (+)= fma over k = 0 .. in-1, in order, of x[r][k] * w[o][k], starting from 0. BF16
-// weights: x is rounded to BF16, and a subnormal number read or made counts as zero. That is what
-// VDPBF16PS does for a pair of inputs: two fused multiply-adds, the upper halves' first.
+// weights: x is rounded to BF16, and a subnormal number read or made counts as zero, where what is
+// made is judged after rounding with any exponent. That is what VDPBF16PS does for a pair of
+// inputs: two fused multiply-adds, the upper halves' first.
 struct MatMulTile {
   float* out = nullptr;  // [rows, out_features]
   int64_t out_stride = 0;

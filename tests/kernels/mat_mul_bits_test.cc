@@ -71,9 +71,13 @@ TEST_P(MatMulBitsTest, OfBF16AtTheEndsOfItsRange) {
   // Sums that are subnormal from the first product on.
   for (int64_t k = 0; k < kIn; ++k) {
     x[12 * kIn + k] = std::ldexp(x[12 * kIn + k], -70);
-    x[13 * kIn + k] = k % 2 == 0 ? 0x1p-60f : -0x1.02p-60f;
     weights[69 * kIn + k] = std::ldexp(weights[69 * kIn + k], -58);
   }
+  // Just below the least normal number, which it is if rounded as a subnormal one.
+  for (int64_t k = 0; k < kIn; ++k) x[13 * kIn + k] = weights[68 * kIn + k] = 0;
+  x[13 * kIn + 8] = weights[68 * kIn + 8] = 0x1p-63f;
+  x[13 * kIn + 9] = 0x1.8p-75f;
+  weights[68 * kIn + 9] = -0x1p-76f;
   HostMatrix w(DType::kBF16, kOut, kIn, weights);
   for (const bool add : {false, true}) {
     ExpectSameBitsEverywhere(

@@ -12,6 +12,17 @@ float Flush(float x) {
   return std::abs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0f, x) : x;
 }
 
+// fma(x, w, sum) of BF16 x and w. A processor judges what is subnormal by the sum as it would be
+// rounded with any exponent: what comes up to the least normal number only by the coarser rounding
+// of subnormal ones is a zero too. Sums so small are exact in double precision.
+float MultiplyAdd(float x, float w, float sum) {
+  constexpr float kLeast = std::numeric_limits<float>::min();
+  const float rounded = std::fma(x, w, sum);
+  if (!(std::abs(rounded) <= kLeast)) return rounded;
+  const double exact = static_cast<double>(x) * w + static_cast<double>(sum);
+  return std::abs(exact) >= kLeast - 0x1p-151 ? rounded : std::copysign(0.0f, rounded);
+}
+
 }  // namespace
 
 void HoldBf16(float* to, const float* x, int64_t n) {
@@ -44,8 +55,8 @@ void MatMulBf16(const MatMulTile& tile) {
         const uint32_t both = w[i * kPanel + o % kPanel];
         const float former = FloatFromBF16(static_cast<uint16_t>(both >> 16));
         const float latter = FloatFromBF16(static_cast<uint16_t>(both));
-        sum = Flush(std::fma(x[2 * i], former, sum));
-        sum = Flush(std::fma(x[2 * i + 1], latter, sum));
+        sum = MultiplyAdd(x[2 * i], former, sum);
+        sum = MultiplyAdd(x[2 * i + 1], latter, sum);
       }
       out[o] = tile.add ? Flush(Flush(out[o]) + sum) : sum;
     }
