@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <iostream>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -12,7 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "bench/device_table.h"
 #include "bench/random_numbers.h"
 
 namespace catserve {
@@ -20,26 +19,17 @@ namespace {
 
 constexpr int64_t kBlock = 1 << 16;  // random numbers that fill a buffer
 
-// What one call of an operation reads and writes in memory at least, and computes.
-struct Work {
-  double bytes = 0;
-  double operations = 0;
-};
-
 class DeviceKernels {
  public:
   DeviceKernels(Backend& backend, const DeviceKernelSizes& sizes, DeviceClock clock,
-                const Ceilings& ceilings)
-      : backend_(backend), sizes_(sizes), clock_(std::move(clock)), ceilings_(ceilings) {}
+                DeviceTable& table)
+      : backend_(backend), sizes_(sizes), clock_(std::move(clock)), table_(table) {}
 
-  void PrintHead();
   absl::Status DecodeAttention();
   absl::Status ChunkAttention();
   absl::Status Products();
   absl::Status Sampling();
   absl::Status RowOperations();
-  // The figures, name=value each.
-  std::string Lines() const;
 
  private:
   // Sequences of `entries` entries each, all of them read by one row each, in one layer of several.
@@ -69,7 +59,7 @@ class DeviceKernels {
   // part of a step that recurs.
   struct Operation {
     std::string name;
-    Work each;
+    DeviceWork each;
     StepPart part;
     PartOf part_of = PartOf::kTry;
     int64_t calls = 1;
@@ -80,57 +70,13 @@ class DeviceKernels {
   Backend& backend_;
   const DeviceKernelSizes& sizes_;
   DeviceClock clock_;
-  Ceilings ceilings_;
-  std::string lines_;
-  std::vector<double> replayed_;  // shares, of operations that have one
+  DeviceTable& table_;
 };
 
-void DeviceKernels::PrintHead() {
-  absl::StrAppendFormat(&lines_, "copy_bandwidth=%.5g GB/s\nmatrix_rate=%.5g TFLOP/s\n",
-                        ceilings_.read_bytes_per_second / 1e9, ceilings_.flops_per_second / 1e12);
-  std::string e4m3;
-  if (ceilings_.e4m3_ops_per_second > 0) {
-    const double rate = ceilings_.e4m3_ops_per_second / 1e12;
-    absl::StrAppendFormat(&lines_, "matrix_rate_e4m3=%.5g TFLOP/s\n", rate);
-    e4m3 = absl::StrFormat(", %.1f TFLOP/s in E4M3", rate);
-  }
-  std::cout << absl::StrFormat(
-      "%s: copies %.1f GB/s, multiplies %.1f TFLOP/s%s\n"
-      "| operation                        |       us |    GB/s | of copy | TFLOP/s | of rate |"
-      " replayed |\n"
-      "|----------------------------------|----------|---------|---------|---------|---------|"
-      "----------|\n",
-      backend_.Description(), ceilings_.read_bytes_per_second / 1e9,
-      ceilings_.flops_per_second / 1e12, e4m3);
-}
-
 void DeviceKernels::Measure(const Operation& operation, const std::function<void()>& work) {
-  const std::string& name = operation.name;
-  const Timing timing = clock_.TimeOf(work, operation.part, operation.part_of);
-  const double seconds = timing.seconds / static_cast<double>(operation.calls);
-  const double bandwidth = operation.each.bytes / seconds;
-  const double rate = operation.each.operations / seconds;
-  const double of_copy = bandwidth / ceilings_.read_bytes_per_second;
-  const double of_rate = rate / ceilings_.OpsPerSecond(operation.weights);
-  const std::string replayed =
-      timing.replayed ? absl::StrFormat("%.0f%%", 100 * *timing.replayed) : "launched";
-  std::cout << absl::StrFormat("| %-32s | %8.2f | %7.1f | %6.1f%% | %7.2f | %6.1f%% | %8s |\n",
-                               name, seconds * 1e6, bandwidth / 1e9, 100 * of_copy, rate / 1e12,
-                               100 * of_rate, replayed)
-            << std::flush;
-  absl::StrAppendFormat(&lines_, "%s.time=%.5g us\n%s.floor_fraction=%.4g 1\n", name, seconds * 1e6,
-                        name, std::max(of_copy, of_rate));
-  if (timing.replayed) {
-    absl::StrAppendFormat(&lines_, "%s.replayed_fraction=%.4g 1\n", name, *timing.replayed);
-    replayed_.push_back(*timing.replayed);
-  }
-}
-
-std::string DeviceKernels::Lines() const {
-  if (replayed_.empty()) return lines_;
-  const double all = std::accumulate(replayed_.begin(), replayed_.end(), 0.0);
-  return absl::StrFormat("%skernels.replayed=%.4g 1\n", lines_,
-                         all / static_cast<double>(replayed_.size()));
+  Timing timing = clock_.TimeOf(work, operation.part, operation.part_of);
+  timing.seconds /= static_cast<double>(operation.calls);
+  table_.PrintRow(operation.name, operation.each, operation.weights, timing);
 }
 
 absl::StatusOr<std::unique_ptr<Buffer>> DeviceKernels::Floats(int64_t count, float scale) {
@@ -187,7 +133,7 @@ absl::Status DeviceKernels::RunDecode(const Decode& decode) {
   const TensorView out_view((*out)->data(), kType, {decode.batch, width});
   const HeadSpec spec{.heads = s.heads, .kv_heads = s.kv_heads, .head_dim = s.head_dim};
   const double entries = static_cast<double>(decode.batch) * decode.entries;
-  const Work each{
+  const DeviceWork each{
       entries * 2 * s.kv_heads * static_cast<double>(KvHeadBytes(s.head_dim, decode.kv)),
       entries * 4 * static_cast<double>(width)};
   Measure({.name = absl::StrCat(decode.name, ".", Name(decode.kv)),
@@ -262,8 +208,8 @@ absl::Status DeviceKernels::RunProduct(const Product& product) {
     if (!out.ok()) return out.status();
     const TensorView x_view((*x)->data(), type, {rows, inputs});
     const TensorView out_view((*out)->data(), results, {rows, outputs});
-    const Work each{static_cast<double>(weights[0]->bytes()),
-                    2.0 * static_cast<double>(rows) * static_cast<double>(outputs * inputs)};
+    const DeviceWork each{static_cast<double>(weights[0]->bytes()),
+                          2.0 * static_cast<double>(rows) * static_cast<double>(outputs * inputs)};
     Measure({.name = absl::StrCat("product.", name, ".", held, ".rows", rows),
              .each = each,
              .part = {PartKind::kDecoder, static_cast<int32_t>(rows)},
@@ -284,7 +230,7 @@ absl::Status DeviceKernels::Products() {
       {.name = "o", .outputs = dim, .inputs = dim, .wide = true, .add = true},
       {"gate_up", 2 * feed_forward, dim},
       {.name = "down", .outputs = dim, .inputs = feed_forward, .wide = true, .add = true},
-      {.name = "output", .outputs = sizes_.vocab_size, .inputs = dim, .wide = true},
+      {.name = "output", .outputs = sizes_.padded_vocab_size, .inputs = dim, .wide = true},
       {"gate_up", 2 * feed_forward, dim, WeightFormat::kInt8},
       {"gate_up", 2 * feed_forward, dim, WeightFormat::kE4M3}};
   for (const Product& product : products) {
@@ -295,9 +241,9 @@ absl::Status DeviceKernels::Products() {
 
 absl::Status DeviceKernels::Sampling() {
   const int64_t rows = sizes_.product_rows.back();
-  auto logits = Floats(rows * sizes_.vocab_size, 12.0f);
+  auto logits = Floats(rows * sizes_.padded_vocab_size, 12.0f);
   if (!logits.ok()) return logits.status();
-  const TensorView view((*logits)->data(), DType::kF32, {rows, sizes_.vocab_size});
+  const TensorView view((*logits)->data(), DType::kF32, {rows, sizes_.padded_vocab_size});
   const std::pair<const char*, SampleSpec> cases[] = {
       {"greedy", {}},
       {"plain", {.temperature = 1}},
@@ -382,15 +328,18 @@ absl::Status RunDeviceKernels(Backend& backend, const DeviceKernelSizes& sizes,
   if (!clock.ok()) return clock.status();
   const absl::StatusOr<Ceilings> ceilings = clock->MeasureCeilings();
   if (!ceilings.ok()) return ceilings.status();
-  DeviceKernels kernels(backend, sizes, *std::move(clock), *ceilings);
-  kernels.PrintHead();
+  DeviceTable table(*ceilings);
+  table.PrintCeilings(backend.Description());
+  DeviceKernels kernels(backend, sizes, *std::move(clock), table);
   for (const auto& [name, runs] : all) {
-    if (!cases.empty() && cases != name) continue;
+    if (runs.empty() || (!cases.empty() && cases != name)) continue;
+    table.PrintHead();
     for (const Run run : runs) {
       if (auto status = (kernels.*run)(); !status.ok()) return status;
     }
+    table.PrintFigures();
   }
-  std::cout << "\n" << kernels.Lines();
+  table.PrintReplayed();
   return absl::OkStatus();
 }
 

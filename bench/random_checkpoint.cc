@@ -20,6 +20,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kBlock = 4096, kMaxChunk = 32;
+constexpr int64_t kVocabMultiple = 256;  // to which the authors pad embedding and output matrices
 
 struct Tensor {
   std::string name;
@@ -56,10 +57,14 @@ int64_t Count(const Tensor& t) {
   return n;
 }
 
+int64_t PaddedVocab(int64_t vocab) {
+  return (vocab + kVocabMultiple - 1) / kVocabMultiple * kVocabMultiple;
+}
+
 json StackConfig(const Shape& shape, const Stack& stack) {
   return {{"block_size", kBlock},
           {"vocab_size", shape.vocab},
-          {"padded_vocab_size", shape.vocab},
+          {"padded_vocab_size", PaddedVocab(shape.vocab)},
           {"n_layer", stack.layers},
           {"n_head", stack.heads},
           {"dim", stack.dim},
@@ -94,7 +99,7 @@ void AddStack(const std::string& prefix, const json& s, std::vector<Tensor>& out
 
 void AddCompressor(json& config, std::vector<Tensor>& out) {
   const int64_t e = config["compressor"]["dim"], d = config["decoder"]["dim"];
-  const int64_t vocab = config["decoder"]["vocab_size"];
+  const int64_t vocab = config["decoder"]["padded_vocab_size"];
   for (const char* stack : {"decoder", "compressor"}) {
     config[stack]["chunk_size"] = kMaxChunk;
     config[stack]["dim_fx"] = d;
@@ -161,8 +166,9 @@ absl::Status WriteRandomCheckpoint(const std::string& shape,
     config["compressor"] = StackConfig(*found, *found->compressor);
     AddCompressor(config, tensors);
   }
-  tensors.push_back({"wte.weight", {found->vocab, found->decoder.dim}});
-  tensors.push_back({"output.weight", {found->vocab, found->decoder.dim}});
+  const int64_t vocab = config["decoder"]["padded_vocab_size"];
+  tensors.push_back({"wte.weight", {vocab, found->decoder.dim}});
+  tensors.push_back({"output.weight", {vocab, found->decoder.dim}});
   AddStack("", config["decoder"], tensors);
   std::filesystem::create_directories(directory);
   WriteSafetensors(tensors, directory / "model.safetensors");

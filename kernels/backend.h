@@ -66,7 +66,7 @@ enum class WeightFormat : uint8_t {
   kInt4,
   // E4M3 with an F32 scale for each output, the largest magnitude of its weights / 448: w is held
   // as w / scale, rounded half to even. A product of more than 8 rows holds each row of its inputs
-  // by the same rule. On GPUs of compute capability 9.0 or more.
+  // by the same rule. On GPUs of compute capability 9.0.
   kE4M3,
 };
 

@@ -53,7 +53,9 @@ KvRoom RoomOnHost(int64_t available_bytes) {
 }
 
 KvRoom RoomOnDevice(int64_t free_bytes, int64_t total_bytes, double memory_fraction) {
-  const auto kept = static_cast<int64_t>((1 - memory_fraction) * static_cast<double>(total_bytes));
+  constexpr int64_t kReserve = int64_t{256} << 20;  // for recorded parts and late-loaded kernels
+  const auto share = static_cast<int64_t>((1 - memory_fraction) * static_cast<double>(total_bytes));
+  const int64_t kept = std::max(share, kReserve);
   const int64_t bytes = std::max<int64_t>(0, free_bytes - kept);
   return {bytes, absl::StrCat("what --gpu_memory_fraction=", memory_fraction, " leaves (", bytes,
                               " bytes: ", free_bytes, " free of ", total_bytes,

@@ -16,7 +16,8 @@ struct KvRoom {
 };
 // A quarter of the machine's memory that is available: the rest is everybody's.
 KvRoom RoomOnHost(int64_t available_bytes);
-// What is free of a device's own memory, but for the share of it that shall stay free.
+// What is free of a device's own memory, but for the share of it that shall stay free, and at least
+// 256 MiB, which its driver takes as it needs them.
 KvRoom RoomOnDevice(int64_t free_bytes, int64_t total_bytes, double memory_fraction);
 
 // Pages for `kv_memory_bytes`; for 0, for the room there is, at most twice what `slots` sequences

@@ -8,6 +8,7 @@ Writes log.txt and results.json as it goes, and table.txt last. Exits with 0 if 
 """
 
 import argparse
+import contextlib
 import ctypes
 import dataclasses
 import glob
@@ -169,11 +170,10 @@ def run_stage(stage, limit_s, log, cwd, environment):
         except subprocess.TimeoutExpired:
             code = None
         finally:  # whatever it started ends with it
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a lost device may hold it
+                process.wait(10)
     seconds = time.monotonic() - start
     with open(log, "rb") as written:
         written.seek(begin)
@@ -310,7 +310,7 @@ def all_stages(gpu, scratch):
     if gpu.capability >= F8_CAPABILITY:
         stages.append(Stage("engine-f8", [*engine, published, *largest, *spread,
                                           "--kv_dtype=F8_E4M3", "--name=f8-kv"], 30))
-    if gpu.capability >= F8_WEIGHTS_CAPABILITY:
+    if gpu.capability == F8_WEIGHTS_CAPABILITY:
         stages.append(Stage("engine-f8-weights", [*engine, published, *largest, *spread,
                                                   "--weight_dtype=F8_E4M3", "--kv_dtype=F8_E4M3",
                                                   "--name=f8"], 30))
@@ -357,8 +357,7 @@ def parse(arguments):
     parser.add_argument("--bundle", type=pathlib.Path, default=HERE if BUNDLED else
                         HERE.parent / "build" / "gpu_bundle")
     parser.add_argument("--out", type=pathlib.Path, help=f"default: {RESULTS}/ and the card's name")
-    parser.add_argument("--stages", type=lambda names: names.split(","),
-                        help="only these, with commas between")
+    parser.add_argument("--stages", type=lambda names: names.split(","), help="only these: a,b")
     parser.add_argument("--no-build", action="store_true",
                         help="where the bundle is missing nothing is built, and the status is 3")
     return parser.parse_args(arguments)
@@ -390,10 +389,11 @@ def main(arguments=None):
     shm = "/dev/shm"
     roomy = os.path.isdir(shm) and shutil.disk_usage(shm).free > 16 * GIB
     with tempfile.TemporaryDirectory(dir=shm if roomy else None) as scratch:
-        stages = all_stages(gpu, scratch)
-        if options.stages:
-            stages = [s for s in stages if s.name in options.stages]
-        return check(stages, report, bundle, environment)
+        stages = {s.name: s for s in all_stages(gpu, scratch)}
+        if unknown := sorted(set(options.stages or ()) - stages.keys()):
+            sys.exit(f"--stages: no {', '.join(unknown)} among {', '.join(stages)}")
+        chosen = [s for name, s in stages.items() if name in (options.stages or stages)]
+        return check(chosen, report, bundle, environment)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,8 @@ void PrepareHeadsOp::Run(const TensorView& qkv, const HeadSpec& spec, const Plac
     }
   }
   Packet lists;
+  const int64_t counts[] = {std::ssize(placement.positions), std::ssize(placement.slots)};
+  lists.Add(std::span<const int64_t>(counts));
   const int64_t positions_at = lists.Add(placement.positions);
   const int64_t slots_at = lists.Add(placement.slots);
   if (!lists_.Holds(lists, *context_.work)) {

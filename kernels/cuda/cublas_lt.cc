@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <map>
 #include <string>
@@ -22,6 +23,7 @@ namespace {
 constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
 // Products whose algorithm is remembered; beyond it all are forgotten.
 constexpr size_t kPlansMax = 4096;
+constexpr int kCandidates = 8;  // of algorithms for a product
 
 // The functions of the library, by their own names.
 struct Api {
@@ -108,24 +110,35 @@ class MatMulLibrary::Impl {
 
   absl::Status Start() {
     const cublasStatus_t status = api_.Create(&handle_);
+    if (status == CUBLAS_STATUS_ALLOC_FAILED) {
+      return absl::ResourceExhaustedError("no memory is left on the GPU for cuBLAS to start");
+    }
     if (status != CUBLAS_STATUS_SUCCESS) return Unavailable(api_.StatusString(status));
     absl::StatusOr<void*> workspace = runtime_.Allocate(kWorkspaceBytes);
     if (!workspace.ok()) return workspace.status();
     workspace_ = *workspace;
     Require(api_.PreferenceCreate(&preference_));
     Prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kWorkspaceBytes});
+    // Sums that are split keep F32: by default their parts may have the type of the result.
+    Prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+           static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
     return absl::OkStatus();
   }
 
   bool Multiply(const Product& product) {
-    const Plan& plan = PlanFor(product);
+    Plan& plan = PlanFor(product);
     if (!plan.possible) return false;
     SetScales(plan, product);
     const float alpha = 1.0f;
     const float beta = product.add ? 1.0f : 0.0f;
-    Require(api_.Matmul(handle_, plan.operation, &alpha, product.a, plan.a, product.b, plan.b,
-                        &beta, product.d, plan.d, product.d, plan.d, &plan.algorithm, workspace_,
-                        kWorkspaceBytes, static_cast<cudaStream_t>(runtime_.stream().handle)));
+    const cublasStatus_t status =
+        api_.Matmul(handle_, plan.operation, &alpha, product.a, plan.a, product.b, plan.b, &beta,
+                    product.d, plan.d, product.d, plan.d, &plan.algorithm, workspace_,
+                    kWorkspaceBytes, static_cast<cudaStream_t>(runtime_.stream().handle));
+    // It was offered, and is refused: of E4M3 with scales for rows this is known to happen.
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return plan.possible = false;
+    // A recording that is spoilt is refused where it ends, and done again without one.
+    if (!runtime_.CaptureSpoilt()) Require(status);
     return true;
   }
 
@@ -165,7 +178,7 @@ class MatMulLibrary::Impl {
     Require(api_.PreferenceSet(preference_, attribute, &value, sizeof(value)));
   }
 
-  const Plan& PlanFor(const Product& p) {
+  Plan& PlanFor(const Product& p) {
     if (plans_.size() >= kPlansMax) ForgetPlans();
     const auto [at, is_new] = plans_.try_emplace(KeyOf(p));
     if (is_new) at->second = MakePlan(p);
@@ -187,13 +200,18 @@ class MatMulLibrary::Impl {
     Prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, AlignmentOf(p.b));
     Prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, AlignmentOf(p.d));
     Prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, AlignmentOf(p.d));
-    cublasLtMatmulHeuristicResult_t best{};
+    std::array<cublasLtMatmulHeuristicResult_t, kCandidates> offered{};
     int found = 0;
     const cublasStatus_t status =
         api_.GetHeuristic(handle_, plan.operation, plan.a, plan.b, plan.d, plan.d, preference_,
-                          /*requestedAlgoCount=*/1, &best, &found);
-    plan.possible = status == CUBLAS_STATUS_SUCCESS && found > 0;
-    plan.algorithm = best.algo;
+                          kCandidates, offered.data(), &found);
+    if (status != CUBLAS_STATUS_SUCCESS) return plan;
+    const auto end = offered.begin() + found;  // the best first
+    const auto first = std::find_if(offered.begin(), end, [](const auto& candidate) {
+      return candidate.state == CUBLAS_STATUS_SUCCESS;
+    });
+    plan.possible = first != end;
+    if (plan.possible) plan.algorithm = first->algo;
     return plan;
   }
 

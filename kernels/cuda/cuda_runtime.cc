@@ -178,13 +178,22 @@ void Runtime::BeginCapture() {
           "recording a graph");
 }
 
+bool Runtime::CaptureSpoilt() const {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  return cudaStreamIsCapturing(impl_->stream, &status) == cudaSuccess &&
+         status == cudaStreamCaptureStatusInvalidated;
+}
+
 std::optional<Graph> Runtime::EndCapture() {
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t exec = nullptr;
   cudaError_t error = cudaStreamEndCapture(impl_->stream, &graph);
   if (error == cudaSuccess) error = cudaGraphInstantiate(&exec, graph, 0);
+  // What it takes of memory it takes here, where having none is a refusal.
+  if (error == cudaSuccess) error = cudaGraphUpload(exec, impl_->stream);
   if (graph != nullptr) cudaGraphDestroy(graph);
   if (error == cudaSuccess) return Graph(std::make_unique<Graph::Impl>(exec));
+  if (exec != nullptr) cudaGraphExecDestroy(exec);
   cudaGetLastError();  // a refused graph is no lost device: forget it
   return std::nullopt;
 }

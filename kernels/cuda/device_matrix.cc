@@ -39,17 +39,17 @@ float Quantize(std::byte* to, DType type, const TensorView& host, int64_t row) {
 
 // The type that the format holds numbers of the host's in. Errors: UNIMPLEMENTED.
 absl::StatusOr<DType> TypeOf(WeightFormat format, DType host, const DeviceFacts& facts) {
-  constexpr int kHopper = 90;  // the first whose tensor cores take rows and outputs with scales
+  constexpr int kHopper = 90;  // the one whose tensor cores take rows and outputs with scales
   if (format == WeightFormat::kAsIs) return host;
   if (format == WeightFormat::kInt8) return DType::kI8;
-  if (format == WeightFormat::kE4M3 && facts.compute_capability >= kHopper) return DType::kE4M3;
+  if (format == WeightFormat::kE4M3 && facts.compute_capability == kHopper) return DType::kE4M3;
   if (format == WeightFormat::kInt4) {
     return absl::UnimplementedError(
         "the cuda backend has no weights of 4 bits; hold them with 8 or 16");
   }
   return absl::UnimplementedError(
-      absl::StrCat("weights of F8_E4M3 need a GPU of compute capability 9.0 or more; ", facts.name,
-                   " has ", facts.compute_capability / 10, ".", facts.compute_capability % 10,
+      absl::StrCat("weights of F8_E4M3 need a GPU of compute capability 9.0; ", facts.name, " has ",
+                   facts.compute_capability / 10, ".", facts.compute_capability % 10,
                    ": hold them as I8 or with 16 bits"));
 }
 

@@ -184,7 +184,7 @@ struct ScoreTokensArgs {
   const int32_t* targets;  // [rows], of the vocabulary
   const int32_t* top_n;    // [rows], at most top_max and vocab_size
   float* logprobs;         // [rows]
-  int32_t* top_ids;        // [rows, top_max]; the first top_n[row] are written, likeliest first
+  int32_t* top_ids;        // [rows, top_max]; top_n[row] of them, likeliest first, then zeros
   float* top_logprobs;     // [rows, top_max]
   bool operator==(const ScoreTokensArgs&) const = default;
 };

@@ -75,6 +75,8 @@ class Runtime {
   // copies within the device's memory, which the stream was given once before. Nothing: the device
   // cannot record that.
   void BeginCapture();
+  // Whether what is being recorded will be refused: launches do nothing until it ends.
+  bool CaptureSpoilt() const;
   std::optional<Graph> EndCapture();
   // Gives the stream the recorded work.
   void Launch(const Graph& graph);

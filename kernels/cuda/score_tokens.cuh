@@ -50,6 +50,11 @@ __global__ void __launch_bounds__(kScoreThreads)
     args.top_ids[int64_t{row} * args.top_max + n] = IdOf(rank);
     args.top_logprobs[int64_t{row} * args.top_max + n] = logprob(IdOf(rank));
   }
+  // The rest is copied to the host with it.
+  for (int n = args.top_n[row] + ThreadX(); n < args.top_max; n += kScoreThreads) {
+    args.top_ids[int64_t{row} * args.top_max + n] = 0;
+    args.top_logprobs[int64_t{row} * args.top_max + n] = 0;
+  }
 }
 
 }  // namespace catserve::cuda

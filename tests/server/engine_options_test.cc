@@ -98,13 +98,15 @@ TEST(KvSize, ADenseModelNeedsAnEntryForEachToken) {
 }
 
 TEST(KvSize, OnADeviceIsWhatItsShareLeaves) {
-  constexpr int64_t kPage = 16 * 64;
-  // 3 of 40 pages' bytes are taken, 10 shall stay free.
-  EXPECT_EQ(*KvPages(Cat(), 0, 10, RoomOnDevice(37 * kPage, 40 * kPage, 0.75)), 27);
-  EXPECT_EQ(*KvPages(Cat(), 0, 10, RoomOnDevice(400 * kPage, 400 * kPage, 1)), 2 * 50);
-  const auto full = KvPages(Cat(), 0, 10, RoomOnDevice(5 * kPage, 40 * kPage, 0.875));
+  constexpr int64_t kPage = 16 * 64, kMiB = int64_t{1} << 20;
+  // All but 3 pages' bytes are taken of what need not stay free: 25% of the memory.
+  EXPECT_EQ(*KvPages(Cat(), 0, 10, RoomOnDevice(4096 * kMiB + 3 * kPage, 16384 * kMiB, 0.75)), 3);
+  EXPECT_EQ(*KvPages(Cat(), 0, 10, RoomOnDevice(16384 * kMiB, 16384 * kMiB, 1)), 2 * 50);
+  // Some always does.
+  EXPECT_EQ(*KvPages(Cat(), 0, 10, RoomOnDevice(256 * kMiB + 9 * kPage, 16384 * kMiB, 1)), 9);
+  const auto full = KvPages(Cat(), 0, 10, RoomOnDevice(5 * kMiB, 40 * kMiB, 0.875));
   EXPECT_THAT(Message(full.status()),
-              AllOf(HasSubstr("--gpu_memory_fraction=0.875 leaves (0 bytes: 5120 free of 40960"),
+              AllOf(HasSubstr("--gpu_memory_fraction=0.875 leaves (0 bytes: 5242880 free of 41943"),
                     HasSubstr("gives 0 pages"), HasSubstr("--kv_memory_bytes=2048 or more")));
 }
 

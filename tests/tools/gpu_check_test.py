@@ -192,6 +192,10 @@ class Whole(unittest.TestCase):
         states = {s["name"]: s["status"] for s in self.results()["stages"]}
         self.assertEqual(states, {"contract": "passed", "golden": "failed"})
 
+    def test_a_stage_that_there_is_not_is_named(self):
+        with self.assertRaisesRegex(SystemExit, "no golded among ceilings, contract, golden, "):
+            self.run_main("--stages=contract,golded")
+
     def test_without_a_bundle_nothing_is_built_if_so_asked(self):
         self.write("cuda_test", "exit 127")
         self.assertEqual(self.run_main("--no-build"), gpu_check.SKIPPED)

@@ -1,5 +1,5 @@
 // cuBLASLt's double: the product as BLAS defines it on columns, so that a leading dimension or a
-// transposition that is wrong gives wrong numbers here too.
+// transposition that is wrong gives wrong numbers here too. Of E4M3 it takes what cuBLASLt does.
 #include "kernels/cuda/mat_mul_library.h"
 
 #include <utility>
@@ -38,6 +38,13 @@ void Run(const Product& p) {
   }
 }
 
+// As products of E4M3 have to be: everything a multiple of 16 bytes, and of 16 outputs.
+bool Aligned(const Product& p) {
+  constexpr int64_t kMultiple = 16;
+  return p.m % kMultiple == 0 && p.k % kMultiple == 0 && p.lda % kMultiple == 0 &&
+         p.ldb % kMultiple == 0 && p.ldd * SizeOf(p.d_type) % kMultiple == 0;
+}
+
 }  // namespace
 
 class MatMulLibrary::Impl {
@@ -55,6 +62,7 @@ MatMulLibrary::MatMulLibrary(std::unique_ptr<Impl> impl) : impl_(std::move(impl)
 MatMulLibrary::~MatMulLibrary() = default;
 
 bool MatMulLibrary::Multiply(const Product& product) {
+  if (product.type == DType::kE4M3 && !Aligned(product)) return false;
   emulator::QueueOf(impl_->stream).Add([product] { Run(product); });
   return true;
 }

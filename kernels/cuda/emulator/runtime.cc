@@ -152,6 +152,8 @@ void Runtime::Synchronize() {
 
 void Runtime::BeginCapture() { impl_->queue.BeginCapture(); }
 
+bool Runtime::CaptureSpoilt() const { return false; }
+
 std::optional<Graph> Runtime::EndCapture() {
   auto graph = std::make_unique<Graph::Impl>();
   graph->work = impl_->queue.EndCapture();

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "kernels/cuda/score_tokens.cuh"
 #include "tests/kernels/cuda/emulated.h"
@@ -232,9 +233,10 @@ TEST(EmulatedScoreTokens, LogprobsAreTheCpusAndTheLikeliestInItsOrder) {
       ASSERT_EQ(want[row].top.size(), top_n[row]);
       for (int32_t n = 0; n < kTop; ++n) {
         const int64_t at = row * kTop + n;
-        EXPECT_EQ(top_ids[at], n < top_n[row] ? want[row].top[n].first : -7) << row << ' ' << n;
-        if (n >= top_n[row]) continue;
-        EXPECT_NEAR(top_logprobs[at], want[row].top[n].second, testing::kLogprobError);
+        const auto [id, logprob] =
+            n < top_n[row] ? want[row].top[n] : std::pair<int32_t, float>(0, 0.0f);
+        EXPECT_EQ(top_ids[at], id) << row << ' ' << n;
+        EXPECT_NEAR(top_logprobs[at], logprob, testing::kLogprobError);
       }
     }
   }

@@ -36,6 +36,8 @@ inline constexpr Tolerance kPieceRows =     {6e-3, 6e-3, 6e-3};  // operands are
 inline constexpr Tolerance kPlainRows =     {1e-6, 4e-3, 5e-4};
 // Sums over a thousand products, in F32 however narrow the operands.
 inline constexpr Tolerance kProducts =      {2e-6, 2e-6, 2e-6};
+// The same of E4M3 by E4M3 on a card, whose tensor cores are said to add with some 14 bits.
+inline constexpr Tolerance kProductsOfE4M3 = {2e-3, 2e-3, 2e-3};
 // clang-format on
 // Absolute, of a log-probability.
 inline constexpr double kLogprobError = 2e-5;
