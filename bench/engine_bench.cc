@@ -37,6 +37,7 @@ ABSL_FLAG(
     "Of prompts: staggered (chunks close in turn), lock_step (at once) or spread (from next to "
     "nothing to twice --prompt_tokens)");
 ABSL_FLAG(int32_t, step_tokens, 0, "Work of a step, in decoder rows; 0: the engine's default");
+ABSL_FLAG(bool, prompts_beside, true, "Compress prompts beside the steps before, on a GPU");
 ABSL_FLAG(int32_t, threads, 0, "Worker threads; 0: one for each core");
 
 namespace catserve {
@@ -102,6 +103,7 @@ absl::Status ReadFlags(EngineRuns& runs) {
   runs.prompt_tokens = absl::GetFlag(FLAGS_prompt_tokens);
   runs.generated_tokens = absl::GetFlag(FLAGS_generated_tokens);
   runs.step_tokens = absl::GetFlag(FLAGS_step_tokens);
+  runs.prompts_beside = absl::GetFlag(FLAGS_prompts_beside);
   return absl::OkStatus();
 }
 

@@ -21,6 +21,8 @@ namespace {
 
 constexpr int kWindows = 3;  // a run's decode is cut into these, for the spread
 constexpr int kPrefillRuns = 3;
+constexpr int32_t kTextsApart = 31;  // of a batch and the next larger
+constexpr int kReadTokens = 12;      // that are drawn after each prompt while others are read
 
 struct Setup {
   Backend& backend;
@@ -143,6 +145,7 @@ class ChunkSizeRuns {
  private:
   struct Times {
     Spread tokens_per_second;
+    double prompts = 0;                 // tokens of prompts per second, read together beforehand
     double mean_tokens_per_second = 0;  // over all windows
     double kv_bytes_per_sequence = 0;   // as held by the live sequences, halfway through
   };
@@ -186,8 +189,9 @@ absl::StatusOr<std::shared_ptr<Progress>> ChunkSizeRuns::Submit(int batch, int32
   auto progress = std::make_shared<Progress>(batch, marks);
   for (int i = 0; i < batch; ++i) {
     const int32_t prompt = PromptTokens(setup_.runs, chunk_size_, batch, i);
-    const auto key =
-        engine_.Submit(MakeRequest(setup_, chunk_size_, i, prompt, generated), Sink(progress, i));
+    const int32_t text = batch * kTextsApart + i;  // no batch finds what another one read
+    const auto key = engine_.Submit(MakeRequest(setup_, chunk_size_, text, prompt, generated),
+                                    Sink(progress, i));
     if (!key.ok()) return key.status();
   }
   return progress;
@@ -196,12 +200,17 @@ absl::StatusOr<std::shared_ptr<Progress>> ChunkSizeRuns::Submit(int batch, int32
 absl::StatusOr<ChunkSizeRuns::Times> ChunkSizeRuns::TimeDecode(int batch) {
   // The prompts are read first and then found in the prefix cache, so that all streams begin
   // together: else the first would be done before the last prompt is read.
-  const auto read = Submit(batch, 0);
+  const absl::Time start = absl::Now();
+  const auto read = Submit(batch, kReadTokens);
   if (!read.ok()) return read.status();
+  const double seconds = absl::ToDoubleSeconds((*read)->WaitFor(0).at - start);
   (*read)->WaitForEnd();
   const auto progress = Submit(batch, GeneratedTokens(setup_.runs, batch));
   if (!progress.ok()) return progress.status();
   Times times;
+  for (int i = 0; i < batch; ++i) {
+    times.prompts += PromptTokens(setup_.runs, chunk_size_, batch, i) / seconds;
+  }
   (*progress)->WaitFor(kWindows / 2 + 1);
   times.kv_bytes_per_sequence = static_cast<double>(engine_.Load().kv_pages_used) * kPageEntries /
                                 batch *
@@ -247,7 +256,7 @@ absl::StatusOr<std::string> ChunkSizeRuns::Decode(int batch) {
   const std::string key = absl::StrCat(id_, ".decode.batch", batch);
   return Line(key, s.median, "tokens/s") +
          Line(key + ".mean", times->mean_tokens_per_second, "tokens/s") +
-         Line(key + ".step", step_ms, "ms") +
+         Line(key + ".prompts", times->prompts, "tokens/s") + Line(key + ".step", step_ms, "ms") +
          Line(key + ".kv_per_sequence", times->kv_bytes_per_sequence, "bytes") +
          (replayed ? Line(key + ".replayed", *replayed, "1") : "") +
          Line(key + ".floor_fraction", s.median / floor, "1");
@@ -282,7 +291,8 @@ absl::StatusOr<std::string> RunChunkSize(const Setup& setup, int32_t chunk_size)
                                               {.slots = options.slots,
                                                .kv_pages = options.kv_pages,
                                                .kv_dtype = setup.runs.kv_dtype,
-                                               .step_rows_max = options.step_rows_max});
+                                               .step_rows_max = options.step_rows_max,
+                                               .prompts_beside = setup.runs.prompts_beside});
   if (!executor.ok()) return executor.status();
   Engine engine(setup.description.geometry, **executor, options);
   ChunkSizeRuns runs(setup, engine, chunk_size);

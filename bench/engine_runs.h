@@ -31,6 +31,7 @@ struct EngineRuns {
   int32_t generated_tokens = 48;
   Lengths lengths = Lengths::kStaggered;
   int32_t step_tokens = 0;  // work of a step (EngineOptions::step_tokens_max); 0: the engine's own
+  bool prompts_beside = true;  // ExecutorOptions::prompts_beside
 };
 
 // Prints a table row for each run as it ends, then name=value lines. Errors: INVALID_ARGUMENT for a

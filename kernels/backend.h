@@ -202,6 +202,17 @@ class Backend {
   // return, and nothing is gained by giving them early.
   virtual int StepsAhead() const { return 0; }
 
+  // Another backend of the same device: its operations run beside this one's, in an order with them
+  // only where After asks for one. Buffers and matrices of either serve both. Null where operations
+  // are done when they return. REQUIRES: this one outlives it, and a
+  // buffer is freed when the other has no use for it any more. Errors: RESOURCE_EXHAUSTED,
+  // UNAVAILABLE.
+  virtual absl::StatusOr<std::unique_ptr<Backend>> MakeBeside() { return nullptr; }
+
+  // What follows starts after what `other`, a backend of the same device, was given before the
+  // Submit that returned `submitted`, one of its last few.
+  virtual void After(Backend& /*other*/, int64_t /*submitted*/) {}
+
   // Announces a part of a step, which a backend may record and replay (nothing changes in what is
   // computed), and how many rows a batch is best padded to for parts to recur.
   virtual void BeginPart(const StepPart& /*part*/) {}

@@ -295,8 +295,9 @@ def all_stages(gpu, scratch):
     published, twin = "--shape=cat-published", "--shape=dense-published"
     batches = f"--batches={','.join(map(str, most))}"
     spread = ["--prompt_tokens=1850", "--lengths=spread"]
+    at_once = ["--prompt_tokens=1856", "--lengths=lock_step"]
     prompts = ["--batches=", "--prompt_tokens=4095"]
-    largest = [f"--batches={most[-1]}", "--chunk_sizes=16"]
+    largest = [*engine, published, f"--batches={most[-1]}", "--chunk_sizes=16"]
     stages = [
         Stage("ceilings", [*kernels, "--cases=ceilings"], 40),
         Stage("contract", ["bin/cuda_test", "--gtest_filter=Backends/*"], 90),
@@ -308,23 +309,22 @@ def all_stages(gpu, scratch):
         Stage("engine", [*engine, published, batches, *spread], 100),
         Stage("engine-twin", [*engine, twin, batches, *spread], 40)]
     if gpu.capability >= F8_CAPABILITY:
-        stages.append(Stage("engine-f8", [*engine, published, *largest, *spread,
-                                          "--kv_dtype=F8_E4M3", "--name=f8-kv"], 30))
+        f8_kv = [*largest, *spread, "--kv_dtype=F8_E4M3", "--name=f8-kv"]
+        stages.append(Stage("engine-f8", f8_kv, 30))
     if gpu.capability == F8_WEIGHTS_CAPABILITY:
-        stages.append(Stage("engine-f8-weights", [*engine, published, *largest, *spread,
-                                                  "--weight_dtype=F8_E4M3", "--kv_dtype=F8_E4M3",
-                                                  "--name=f8"], 30))
+        f8 = [*largest, *spread, "--weight_dtype=F8_E4M3", "--kv_dtype=F8_E4M3", "--name=f8"]
+        stages.append(Stage("engine-f8-weights", f8, 30))
     # Small shapes; cuBLAS' own kernels are not ours to check.
     for tool in ("memcheck", "racecheck", "synccheck", "initcheck"):
-        checked = ["bin/cuda_test", f"--gtest_filter={':'.join(FEW)}"]
-        stages.append(Stage(tool, ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9",
-                                   "--kernel-name", "kns=catserve", *checked], 40,
-                            tool="compute-sanitizer"))
+        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--kernel-name",
+                   "kns=catserve", "bin/cuda_test", f"--gtest_filter={':'.join(FEW)}"]
+        stages.append(Stage(tool, command, 40, tool="compute-sanitizer"))
     return [
         *stages,
-        Stage("lock-step", [*engine, published, *largest, "--name=lock-step",
-                            "--prompt_tokens=1856", "--lengths=lock_step"], 30),
-        Stage("whole", [*engine, published, *largest, "--name=whole", "--prompt_tokens=16",
+        Stage("lock-step", [*largest, *at_once, "--name=lock-step"], 30),
+        Stage("beside", [*largest, *spread, "--name=beside"], 30),
+        Stage("in-line", [*largest, *spread, "--name=in-line", "--prompts_beside=false"], 30),
+        Stage("whole", [*largest, "--name=whole", "--prompt_tokens=16",
                         f"--generated_tokens={4096 - 16 - most[-1]}"], 90)]
 
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "absl/functional/function_ref.h"
 #include "engine/geometry.h"
 #include "kernels/check.h"
 
@@ -53,14 +54,10 @@ int64_t EntryOf(const StepPlan& plan, const PageList& pages, int32_t entry) {
   return int64_t{page} * kPageEntries + entry % kPageEntries;
 }
 
-}  // namespace
-
-int64_t FxAreas(const ModelConfig& config) {
-  return std::max<int64_t>(1, std::ssize(config.chunk_sizes));
-}
-
-CompressionOrder OrderByChunkSize(const ModelConfig& config,
-                                  std::span<const Compression> compressions, int64_t area_rows) {
+// Chunks of one size together, in rows from `next` on. start(chunk_size, next): where those of a
+// size start.
+CompressionOrder OrderBy(std::span<const Compression> compressions, int64_t next,
+                         absl::FunctionRef<int64_t(int32_t chunk_size, int64_t next)> start) {
   std::vector<int32_t> order(compressions.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
@@ -71,13 +68,29 @@ CompressionOrder OrderByChunkSize(const ModelConfig& config,
   for (const int32_t i : order) {
     const Compression& chunk = compressions[i];
     const bool first = result.chunks.empty() || result.chunks.back().chunk_size != chunk.chunk_size;
-    const int64_t row =
-        first ? AreaOf(config, chunk.chunk_size) * area_rows : int64_t{result.rows.back()} + 1;
-    result.fx_rows[i] = static_cast<int32_t>(row);
+    if (first) next = start(chunk.chunk_size, next);
+    result.fx_rows[i] = static_cast<int32_t>(next++);
     result.rows.push_back(result.fx_rows[i]);
     result.chunks.push_back(chunk);
   }
   return result;
+}
+
+}  // namespace
+
+int64_t FxAreas(const ModelConfig& config) {
+  return std::max<int64_t>(1, std::ssize(config.chunk_sizes));
+}
+
+CompressionOrder OrderByChunkSize(const ModelConfig& config,
+                                  std::span<const Compression> compressions, int64_t area_rows) {
+  return OrderBy(compressions, 0, [&](int32_t chunk_size, int64_t /*next*/) {
+    return AreaOf(config, chunk_size) * area_rows;
+  });
+}
+
+CompressionOrder OrderFrom(std::span<const Compression> compressions, int64_t row) {
+  return OrderBy(compressions, row, [](int32_t /*chunk_size*/, int64_t next) { return next; });
 }
 
 size_t ChunksThatFit(const ModelConfig& config, std::span<const Compression> chunks,

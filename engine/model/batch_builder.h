@@ -20,16 +20,19 @@ enum DecoderTable : int32_t { kTokenTable, kFxTable, kFirstTable, kSeparatorTabl
 // Tables that compressor rows are gathered from. `cat_fixed` has the first two.
 enum CompressorTable : int32_t { kChunkTokenTable, kChunkPositionTable, kChunkLevelTable };
 
-// All compressions of a step, those of one chunk size together. In the fx buffer each chunk size
-// has an area of its own, so that chunks of one go to the same rows whatever others there are.
+// Compressions of a step, those of one chunk size together.
 struct CompressionOrder {
   std::vector<Compression> chunks;  // ascending chunk sizes, else in the plan's order
-  std::vector<int32_t> rows;        // of chunks[i] in the fx buffer: one after the other in an area
-  std::vector<int32_t> fx_rows;     // of plan.compressions[i]
+  std::vector<int32_t> rows;        // of chunks[i] in the fx buffer: of a size one after the other
+  std::vector<int32_t> fx_rows;     // of compressions[i], as they were given
 };
+// In the fx buffer each chunk size has an area of its own, so that chunks of one go to the same
+// rows whatever others there are.
 CompressionOrder OrderByChunkSize(const ModelConfig& config,
                                   std::span<const Compression> compressions, int64_t area_rows);
 int64_t FxAreas(const ModelConfig& config);
+// The same in rows from one on, without areas.
+CompressionOrder OrderFrom(std::span<const Compression> compressions, int64_t row);
 
 // How many of the first chunks fit into `rows_max` compressor rows; at least one.
 // REQUIRES: chunks not empty, the first one fits.

@@ -14,6 +14,7 @@
 #include "engine/model/compressor.h"
 #include "engine/model/decoder.h"
 #include "engine/model/kv_cache.h"
+#include "engine/model/prompt_compressor.h"
 #include "engine/model/token_history.h"
 #include "engine/model/transformer.h"
 #include "kernels/check.h"
@@ -75,12 +76,14 @@ class ModelExecutor::Impl {
       : model_(model), backend_(backend), options_(options), history_(std::move(history)) {}
 
   absl::Status Allocate();
+  absl::Status AllocateCompressor(int64_t rows);
   absl::Status AllocateKv();
   void WriteHistory(const StepPlan& plan);
   std::vector<int32_t> Compress(const StepPlan& plan, StepTrace& trace);
   void DrawSamples(const StepPlan& plan, Step& step);
   void ScoreTokens(const StepPlan& plan, Step& step);
   SampleSpec SpecOf(const Sample& sample);
+  void TraceSummaries(std::span<const int32_t> fx_rows, StepTrace& trace);
   void TraceLogits(const TensorView& logits, StepTrace& trace);
 
   const Model& model_;
@@ -90,8 +93,10 @@ class ModelExecutor::Impl {
   KvCache cache_;
   std::optional<Workspace> workspace_;
   std::unique_ptr<Buffer> fx_buffer_;
-  TensorView fx_;  // [step_rows_max, d]; empty for a dense model
+  TensorView fx_;  // [.., d]: an area for each chunk size, then what is prompts_'; dense: empty
+  int64_t area_rows_ = 0;
   std::optional<Compressor> compressor_;
+  std::unique_ptr<PromptCompressor> prompts_;  // null: all chunks are compressed in line
   std::unique_ptr<Decoder> decoder_;
 
   std::deque<Step> launched_;  // oldest first
@@ -133,16 +138,36 @@ absl::Status ModelExecutor::Impl::Allocate() {
       Decoder::Create(backend_, config, model_.weights(), *workspace_, cache_);
   if (!decoder.ok()) return decoder.status();
   decoder_ = *std::move(decoder);
-  if (!config.compresses()) return AllocateKv();
+  if (config.compresses()) {
+    if (absl::Status status = AllocateCompressor(rows); !status.ok()) return status;
+  }
+  return AllocateKv();
+}
 
-  const int64_t fx_rows = FxAreas(config) * backend_.PaddedRows(options_.step_rows_max);
+absl::Status ModelExecutor::Impl::AllocateCompressor(int64_t rows) {
+  const ModelConfig& config = model_.config();
+  const CompressorWeights& weights = model_.weights().compressor;
+  // The schedule gives a step no more tokens to compress than rows.
+  const int32_t smallest = *std::min_element(config.chunk_sizes.begin(), config.chunk_sizes.end());
+  const PromptCompressor::Options prompts{.slots = options_.slots,
+                                          .rows_max = rows,
+                                          .chunks_max = options_.step_rows_max / smallest + 1};
+  area_rows_ = backend_.PaddedRows(options_.step_rows_max);
+  // Nothing can run beside steps that are done when they are given.
+  const bool beside = options_.prompts_beside && backend_.StepsAhead() > 0;
+  const int64_t fx_rows =
+      FxAreas(config) * area_rows_ + (beside ? PromptCompressor::FxRows(prompts) : 0);
   absl::StatusOr<std::unique_ptr<Buffer>> fx =
       backend_.Allocate(fx_rows * config.decoder.dim * SizeOf(DType::kF32));
   if (!fx.ok()) return fx.status();
   fx_buffer_ = *std::move(fx);
   fx_ = {fx_buffer_->data(), DType::kF32, {fx_rows, config.decoder.dim}};
-  compressor_.emplace(backend_, config, model_.weights().compressor, *workspace_);
-  return AllocateKv();
+  compressor_.emplace(backend_, config, weights, *workspace_);
+  if (!beside) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<PromptCompressor>> made =
+      PromptCompressor::Create(backend_, config, weights, fx_, prompts);
+  if (made.ok()) prompts_ = *std::move(made);
+  return made.status();
 }
 
 // Last: whoever chooses how much may ask what is left.
@@ -200,8 +225,10 @@ void ModelExecutor::Impl::WriteHistory(const StepPlan& plan) {
         << "token " << token << " of a vocabulary of " << vocab_size << ": admission let it pass";
   }
   for (const HistoryWrite& write : plan.history_writes) {
-    history_.Write(write.slot, write.position,
-                   std::span(plan.tokens).subspan(write.first, write.count));
+    const std::span<const TokenId> tokens =
+        std::span(plan.tokens).subspan(write.first, write.count);
+    history_.Write(write.slot, write.position, tokens);
+    if (prompts_ != nullptr) prompts_->Write(write.slot, write.position, tokens);
   }
 }
 
@@ -212,19 +239,36 @@ std::vector<int32_t> ModelExecutor::Impl::Compress(const StepPlan& plan, StepTra
   CATSERVE_CHECK(plan.compressions.size() <= options_.step_rows_max)
       << plan.compressions.size() << " compressions in a step of at most "
       << options_.step_rows_max;
-  const ModelConfig& config = model_.config();
-  const CompressionOrder order =
-      OrderByChunkSize(config, plan.compressions, fx_.rows() / FxAreas(config));
-  compressor_->Run(fx_, history_, order, Decodes(plan));
-  if (options_.keep_trace) {
-    const int64_t dim = fx_.row_size();
-    trace.fx.resize(order.fx_rows.size() * dim);
-    for (size_t i = 0; i < order.fx_rows.size(); ++i) {
-      backend_.Copy(trace.fx.data() + i * dim, fx_.row<float>(order.fx_rows[i]),
-                    dim * SizeOf(DType::kF32));
-    }
+  // Which of them are in line, and which beside.
+  std::vector<Compression> chunks[2];
+  std::vector<size_t> at[2];
+  for (size_t i = 0; i < plan.compressions.size(); ++i) {
+    const Compression& chunk = plan.compressions[i];
+    const bool has_room = prompts_ != nullptr && std::ssize(chunks[1]) < prompts_->chunks_max();
+    const int beside = has_room && prompts_->Holds(chunk) ? 1 : 0;
+    chunks[beside].push_back(chunk);
+    at[beside].push_back(i);
   }
-  return order.fx_rows;
+  std::vector<int32_t> fx_rows(plan.compressions.size());
+  const auto place = [&](int beside, const std::vector<int32_t>& rows) {
+    for (size_t i = 0; i < rows.size(); ++i) fx_rows[at[beside][i]] = rows[i];
+  };
+  if (!chunks[1].empty()) place(1, prompts_->Start(chunks[1]));
+  const CompressionOrder order = OrderByChunkSize(model_.config(), chunks[0], area_rows_);
+  compressor_->Run(fx_, history_, order, Decodes(plan));
+  place(0, order.fx_rows);
+  if (!chunks[1].empty()) prompts_->Join();
+  TraceSummaries(fx_rows, trace);
+  return fx_rows;
+}
+
+void ModelExecutor::Impl::TraceSummaries(std::span<const int32_t> fx_rows, StepTrace& trace) {
+  if (!options_.keep_trace) return;
+  const int64_t dim = fx_.row_size();
+  trace.fx.resize(fx_rows.size() * dim);
+  for (size_t i = 0; i < fx_rows.size(); ++i) {
+    backend_.Copy(trace.fx.data() + i * dim, fx_.row<float>(fx_rows[i]), dim * SizeOf(DType::kF32));
+  }
 }
 
 void ModelExecutor::Impl::DrawSamples(const StepPlan& plan, Step& step) {

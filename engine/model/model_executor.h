@@ -21,7 +21,9 @@ struct ExecutorOptions {
   std::function<absl::StatusOr<int64_t>()> choose_kv_pages;
   DType kv_dtype = DType::kF32;  // one that the backend holds
   int32_t step_rows_max = 1024;  // decoder rows, and compressions, of one step
-  bool keep_trace = false;       // for tests and tools: see trace()
+  // Whether a device with a second stream compresses prompts there, beside the steps before.
+  bool prompts_beside = true;
+  bool keep_trace = false;  // for tests and tools: see trace()
 };
 
 // What a step computed on its way, copied to the host.

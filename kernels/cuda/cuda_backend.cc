@@ -1,5 +1,6 @@
 #include "kernels/cuda/cuda_backend.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -32,8 +33,9 @@ Device DeviceOf(const DeviceFacts& facts) {
 
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(std::unique_ptr<DeviceContext> context)
+  CudaBackend(std::unique_ptr<DeviceContext> context, const CudaMemory& memory)
       : context_(std::move(context)),
+        memory_(memory),
         description_(absl::StrCat("cuda ", context_->runtime->facts().name)),
         prepare_heads_(*context_),
         paged_attention_(*context_),
@@ -61,6 +63,8 @@ class CudaBackend final : public Backend {
   int64_t Submit() override { return context_->Submit(); }
   void Await(int64_t submitted) override { context_->Await(submitted); }
   int StepsAhead() const override { return kStepsAtOnce - 1; }
+  absl::StatusOr<std::unique_ptr<Backend>> MakeBeside() override;
+  void After(Backend& other, int64_t submitted) override;
   void BeginPart(const StepPart& part) override {
     context_->work->BeginPart(part.rows <= kGraphRowsMax ? part : StepPart{});
   }
@@ -108,6 +112,7 @@ class CudaBackend final : public Backend {
 
  private:
   std::unique_ptr<DeviceContext> context_;
+  const CudaMemory memory_;
   std::string description_;
   PrepareHeadsOp prepare_heads_;
   PagedAttentionOp paged_attention_;
@@ -239,10 +244,8 @@ std::unique_ptr<Part> Take(absl::StatusOr<std::unique_ptr<Part>> made, absl::Sta
   return nullptr;
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaMemory& memory) {
-  absl::StatusOr<std::unique_ptr<Runtime>> runtime = Runtime::Create();
+absl::StatusOr<std::unique_ptr<DeviceContext>> MakeContext(
+    absl::StatusOr<std::unique_ptr<Runtime>> runtime, const CudaMemory& memory) {
   if (!runtime.ok()) return runtime.status();
   auto context = std::make_unique<DeviceContext>();
   context->runtime = *std::move(runtime);
@@ -256,7 +259,37 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaMemory& memor
   context->products = Take(MatMulLibrary::Create(device), status);
   if (!status.ok()) return status;
   context->device = DeviceOf(device.facts());
-  return std::make_unique<CudaBackend>(std::move(context));
+  return context;
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> CudaBackend::MakeBeside() {
+  constexpr int64_t kDownloadBytes = 4096;  // its results stay on the device
+  CudaMemory memory = memory_;
+  memory.download_bytes = std::min(memory.download_bytes, kDownloadBytes);
+  auto context = MakeContext(context_->runtime->CreateBeside(), memory);
+  if (!context.ok()) return context.status();
+  (*context)->buffers = context_->buffers;
+  return std::make_unique<CudaBackend>(*std::move(context), memory);
+}
+
+void AwaitMark(Runtime* runtime, const Runtime* other, int64_t mark, Stream /*stream*/) {
+  runtime->After(*other, mark);
+}
+
+void CudaBackend::After(Backend& other, int64_t submitted) {
+  const auto* const beside = dynamic_cast<const CudaBackend*>(&other);
+  CATSERVE_CHECK(beside != nullptr) << "there is an order among backends of one device alone";
+  context_->work->EndPart();  // nobody may record it
+  context_->work->Do<AwaitMark>(context_->runtime.get(), beside->context_->runtime.get(),
+                                submitted);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaMemory& memory) {
+  auto context = MakeContext(Runtime::Create(), memory);
+  if (!context.ok()) return context.status();
+  return std::make_unique<CudaBackend>(*std::move(context), memory);
 }
 
 }  // namespace catserve::cuda

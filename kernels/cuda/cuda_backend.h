@@ -1,8 +1,9 @@
-// The backend of one NVIDIA GPU: its operations are started in order on one stream and return at
-// once. Weights of 16 bits take activations of their type; more than eight rows of F32 are rounded
-// to it first. Attention of prompts over KV memory of 16 bits or less rounds queries and weights to
-// BF16 (tensor cores); what is computed, sums above all, is F32. Runs are deterministic; that a
-// row's bits do not depend on its batch is promised on the CPU alone.
+// The backend of one NVIDIA GPU: its operations are started in order on one stream, and return at
+// once; another beside it has a stream of its own. Weights of 16 bits take activations of their
+// type; more than eight rows of F32 are rounded to it first. Attention of prompts over KV memory of
+// 16 bits or less rounds queries and weights to BF16 (tensor cores); what is computed, sums above
+// all, is F32. Runs are deterministic; that a row's bits do not depend on its batch is promised on
+// the CPU alone.
 #pragma once
 
 #include <cstdint>

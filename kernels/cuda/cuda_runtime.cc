@@ -55,6 +55,18 @@ DeviceMemory ReadMemory() {
   return {.free = static_cast<int64_t>(free), .total = static_cast<int64_t>(total)};
 }
 
+struct Priorities {
+  int least = 0;
+  int greatest = 0;
+};
+// The first thing that is asked of the device itself, which may be taken or full.
+absl::StatusOr<Priorities> ReadPriorities() {
+  Priorities range;
+  const cudaError_t error = cudaDeviceGetStreamPriorityRange(&range.least, &range.greatest);
+  if (error != cudaSuccess) return Unavailable("the first CUDA device takes no work", error);
+  return range;
+}
+
 absl::Status Exhausted(int64_t bytes) {
   cudaGetLastError();  // a refused allocation is no lost device: forget it
   const auto [free, total] = ReadMemory();
@@ -91,6 +103,8 @@ Graph::~Graph() = default;
 
 class Runtime::Impl {
  public:
+  // Errors: UNAVAILABLE.
+  static absl::StatusOr<std::unique_ptr<Impl>> Create(DeviceFacts facts, int priority);
   ~Impl() {
     for (cudaEvent_t event : events) cudaEventDestroy(event);
     if (stream != nullptr) cudaStreamDestroy(stream);
@@ -102,12 +116,12 @@ class Runtime::Impl {
   int64_t marks = 0;
 };
 
-absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create() {
-  absl::StatusOr<DeviceFacts> facts = ReadFacts();
-  if (!facts.ok()) return facts.status();
+absl::StatusOr<std::unique_ptr<Runtime::Impl>> Runtime::Impl::Create(DeviceFacts facts,
+                                                                     int priority) {
   auto impl = std::make_unique<Impl>();
-  impl->facts = *std::move(facts);
-  const cudaError_t error = cudaStreamCreateWithFlags(&impl->stream, cudaStreamNonBlocking);
+  impl->facts = std::move(facts);
+  const cudaError_t error =
+      cudaStreamCreateWithPriority(&impl->stream, cudaStreamNonBlocking, priority);
   if (error != cudaSuccess) return Unavailable("no stream can be made", error);
   for (int i = 0; i < kEvents; ++i) {
     cudaEvent_t event = nullptr;
@@ -115,7 +129,25 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create() {
     if (made != cudaSuccess) return Unavailable("no event can be made", made);
     impl->events.push_back(event);
   }
-  return std::unique_ptr<Runtime>(new Runtime(std::move(impl)));
+  return impl;
+}
+
+absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create() {
+  absl::StatusOr<DeviceFacts> facts = ReadFacts();
+  if (!facts.ok()) return facts.status();
+  const absl::StatusOr<Priorities> priorities = ReadPriorities();
+  if (!priorities.ok()) return priorities.status();
+  auto impl = Impl::Create(*std::move(facts), priorities->greatest);
+  if (!impl.ok()) return impl.status();
+  return std::unique_ptr<Runtime>(new Runtime(*std::move(impl)));
+}
+
+absl::StatusOr<std::unique_ptr<Runtime>> Runtime::CreateBeside() const {
+  const absl::StatusOr<Priorities> priorities = ReadPriorities();
+  if (!priorities.ok()) return priorities.status();
+  auto impl = Impl::Create(facts(), priorities->least);
+  if (!impl.ok()) return impl.status();
+  return std::unique_ptr<Runtime>(new Runtime(*std::move(impl)));
 }
 
 Runtime::Runtime(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -171,6 +203,11 @@ int64_t Runtime::Mark() {
 
 void Runtime::Wait(int64_t mark) {
   Require(cudaEventSynchronize(impl_->events[mark % kEvents]), "waiting for a step");
+}
+
+void Runtime::After(const Runtime& other, int64_t mark) {
+  Require(cudaStreamWaitEvent(impl_->stream, other.impl_->events[mark % kEvents], 0),
+          "waiting for the other stream");
 }
 
 void Runtime::BeginCapture() {

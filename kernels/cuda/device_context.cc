@@ -10,12 +10,12 @@ absl::StatusOr<std::unique_ptr<DeviceBuffer>> DeviceBuffer::Create(DeviceContext
   absl::StatusOr<void*> data = context.runtime->Allocate(bytes);
   if (!data.ok()) return data.status();
   context.runtime->Zero(*data, bytes);
-  context.buffers[static_cast<const char*>(*data)] = bytes;
+  (*context.buffers)[static_cast<const char*>(*data)] = bytes;
   return std::unique_ptr<DeviceBuffer>(new DeviceBuffer(context, *data, bytes));
 }
 
 DeviceBuffer::~DeviceBuffer() {
-  context_.buffers.erase(static_cast<const char*>(data_));
+  context_.buffers->erase(static_cast<const char*>(data_));
   context_.work->Submit();  // what still uses it
   context_.runtime->Free(data_);
   context_.work->ForgetGraphs();
@@ -32,8 +32,8 @@ void Remembered::Store(const Packet& inputs, const WorkQueue& work) {
 
 bool DeviceContext::Owns(const void* address) const {
   const auto* const byte = static_cast<const char*>(address);
-  const auto after = buffers.upper_bound(byte);
-  if (after == buffers.begin()) return false;
+  const auto after = buffers->upper_bound(byte);
+  if (after == buffers->begin()) return false;
   const auto& [first, bytes] = *std::prev(after);
   return byte < first + bytes;
 }

@@ -54,10 +54,12 @@ struct DeviceContext {
   std::unique_ptr<DownloadArena> downloads;
   std::unique_ptr<Scratch> scratch;
   std::unique_ptr<MatMulLibrary> products;
-  Device device;                           // for plans of attention
-  std::map<const char*, int64_t> buffers;  // that live: first byte and size
+  Device device;  // for plans of attention
+  // That live, of all backends of the device: first byte and size.
+  std::shared_ptr<std::map<const char*, int64_t>> buffers =
+      std::make_shared<std::map<const char*, int64_t>>();
 
-  // Whether the address lies in a buffer of this backend; else it is the host's.
+  // Whether the address lies in a buffer of the device; else it is the host's.
   bool Owns(const void* address) const;
   // Waits for the device; results have reached the host.
   void Synchronize();

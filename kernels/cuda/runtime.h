@@ -1,4 +1,4 @@
-// What the backend needs of a device, and nothing more: memory, one stream, facts. Two libraries
+// What the backend needs of a device, and nothing more: memory, streams, facts. Two libraries
 // define it. One is CUDA's (cuda_runtime.cc), the other is emulated (emulator/runtime.cc): host
 // memory whose stream does its work only when somebody waits for it.
 //
@@ -43,6 +43,9 @@ class Runtime {
  public:
   // The first device. Errors: UNAVAILABLE that says what is missing.
   static absl::StatusOr<std::unique_ptr<Runtime>> Create();
+  // Another stream of this device, which gives way to this one's where both have work to start. All
+  // memory serves both. REQUIRES: this one outlives it. Errors: as Create.
+  absl::StatusOr<std::unique_ptr<Runtime>> CreateBeside() const;
   ~Runtime();
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
@@ -70,6 +73,9 @@ class Runtime {
   // after it. Marks grow. Of a mark before the last few it may wait for one of those.
   int64_t Mark();
   void Wait(int64_t mark);
+  // What stream() is given from here on starts once `other` has done what its mark stands for, one
+  // of its last few. REQUIRES: nothing is recorded.
+  void After(const Runtime& other, int64_t mark);
 
   // What stream() is given between the two is recorded, and not done. REQUIRES: it is launches and
   // copies within the device's memory, which the stream was given once before. Nothing: the device

@@ -146,16 +146,16 @@ TEST(EmulatedBench, EnginesAreTimedWithEqualAndWithSpreadLengths) {
                                                   .generated_tokens = 6,
                                                   .lengths = lengths,
                                                   .step_tokens = 128});
-    EXPECT_EQ(figures.size(), 2 + 6);
+    EXPECT_EQ(figures.size(), 2 + 7);
     for (const auto& [name, value] : figures) {
       // What KV memory held halfway may be looked up when all has been given back.
       if (!name.ends_with(".kv_per_sequence")) {
         EXPECT_THAT(value, AllOf(Gt(0.0), Lt(1e15))) << name;
       }
     }
-    for (const char* name :
-         {"tiny.c4.prefill_10", "tiny.c4.decode.batch2.floor_fraction", "tiny.c4.decode.batch2",
-          "tiny.c4.decode.batch2.kv_per_sequence", "tiny.c4.decode.batch2.replayed"}) {
+    for (const char* name : {"tiny.c4.prefill_10", "tiny.c4.decode.batch2.floor_fraction",
+                             "tiny.c4.decode.batch2", "tiny.c4.decode.batch2.kv_per_sequence",
+                             "tiny.c4.decode.batch2.prompts", "tiny.c4.decode.batch2.replayed"}) {
       EXPECT_EQ(figures.count(name), 1) << name;
     }
   }

@@ -182,7 +182,7 @@ class Whole(unittest.TestCase):
         self.assertEqual(results["gpu"]["name"], "NVIDIA Card 1")
         self.assertEqual(results["revision"], "abc123")
         states = {s["name"]: s["status"] for s in results["stages"]}
-        self.assertEqual(len(states), 17)
+        self.assertEqual(len(states), 19)
         self.assertTrue(all(state == "passed" for name, state in states.items()
                             if not name.endswith("check")), states)
 
@@ -246,7 +246,7 @@ class Commands(unittest.TestCase):
             self.skipTest("they would run on the GPU of this machine")
         stages = gpu_check.all_stages(Gpu("card", 139 * GIB, "13", 90), "scratch")
         commands = [s.command for s in stages if "bench" in s.command[0]]
-        self.assertEqual(len(commands), 10)
+        self.assertEqual(len(commands), 12)
         for command in commands:
             program = pathlib.Path(build, "bench", pathlib.Path(command[0]).name)
             done = subprocess.run([program, *command[1:]], text=True, check=False,

@@ -57,6 +57,19 @@ absl::Status CheckSize(int64_t bytes) {
       absl::StrCat("a buffer of ", bytes, " bytes was asked for: its size overflowed"));
 }
 
+// What the streams of a device have in common.
+struct Shared {
+  DeviceMemory memory{.free = NextDeviceBytes(), .total = NextDeviceBytes()};
+  std::map<const void*, int64_t> taken;  // bytes of the device's memory, rounded
+
+  bool Has(const void* address) const {
+    const auto after = taken.upper_bound(address);
+    if (after == taken.begin()) return false;
+    const auto& [first, bytes] = *std::prev(after);
+    return static_cast<const std::byte*>(address) < static_cast<const std::byte*>(first) + bytes;
+  }
+};
+
 }  // namespace
 
 void emulator::SetDeviceBytes(int64_t bytes) { NextDeviceBytes() = bytes; }
@@ -79,19 +92,18 @@ class Runtime::Impl {
   DeviceFacts facts{
       .name = "emulated", .compute_capability = NextComputeCapability(), .multiprocessors = 2};
   emulator::Queue queue{NextPace()};
-  DeviceMemory memory{.free = NextDeviceBytes(), .total = NextDeviceBytes()};
-  std::map<const void*, int64_t> taken;  // bytes of the device's memory, rounded
-
-  bool Has(const void* address) const {
-    const auto after = taken.upper_bound(address);
-    if (after == taken.begin()) return false;
-    const auto& [first, bytes] = *std::prev(after);
-    return static_cast<const std::byte*>(address) < static_cast<const std::byte*>(first) + bytes;
-  }
+  std::shared_ptr<Shared> device = std::make_shared<Shared>();
 };
 
 absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create() {
   return std::unique_ptr<Runtime>(new Runtime(std::make_unique<Impl>()));
+}
+
+absl::StatusOr<std::unique_ptr<Runtime>> Runtime::CreateBeside() const {
+  auto impl = std::make_unique<Impl>();
+  impl->facts = facts();
+  impl->device = impl_->device;
+  return std::unique_ptr<Runtime>(new Runtime(std::move(impl)));
 }
 
 Runtime::Runtime(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -99,12 +111,12 @@ Runtime::~Runtime() { impl_->queue.RunAll(); }
 
 const DeviceFacts& Runtime::facts() const { return impl_->facts; }
 Stream Runtime::stream() const { return {&impl_->queue}; }
-DeviceMemory Runtime::memory() const { return impl_->memory; }
+DeviceMemory Runtime::memory() const { return impl_->device->memory; }
 
 absl::StatusOr<void*> Runtime::Allocate(int64_t bytes) {
   if (absl::Status status = CheckSize(bytes); !status.ok()) return status;
   CATSERVE_CHECK(!impl_->queue.capturing()) << "memory is allocated while the device records";
-  DeviceMemory& memory = impl_->memory;
+  DeviceMemory& memory = impl_->device->memory;
   if (bytes >= memory.free || Rounded(bytes) > memory.free) {
     return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes,
                                                      " bytes of the GPU's memory; it has ",
@@ -112,15 +124,15 @@ absl::StatusOr<void*> Runtime::Allocate(int64_t bytes) {
   }
   void* const data = TakeMemory(Rounded(bytes));
   if (data == nullptr) return absl::ResourceExhaustedError("the host has no memory left");
-  memory.free -= impl_->taken[data] = Rounded(bytes);
+  memory.free -= impl_->device->taken[data] = Rounded(bytes);
   return data;
 }
 
 void Runtime::Free(void* data) {
   Synchronize();
-  const auto taken = impl_->taken.extract(data);
+  const auto taken = impl_->device->taken.extract(data);
   CATSERVE_CHECK(!taken.empty()) << "memory is freed that this device does not have";
-  impl_->memory.free += taken.mapped();
+  impl_->device->memory.free += taken.mapped();
   std::free(data);
 }
 
@@ -137,7 +149,7 @@ void Runtime::FreePinned(void* data) {
 }
 
 void Runtime::Copy(void* to, const void* from, int64_t bytes) {
-  if (impl_->Has(to) && !impl_->Has(from)) emulator::Work::Given().CountUpload();
+  if (impl_->device->Has(to) && !impl_->device->Has(from)) emulator::Work::Given().CountUpload();
   impl_->queue.Add([=] { std::memmove(to, from, static_cast<size_t>(bytes)); });
 }
 
@@ -167,5 +179,11 @@ void Runtime::Launch(const Graph& graph) {
 
 int64_t Runtime::Mark() { return impl_->queue.given(); }
 void Runtime::Wait(int64_t mark) { impl_->queue.RunTo(mark); }
+
+void Runtime::After(const Runtime& other, int64_t mark) {
+  CATSERVE_CHECK(!impl_->queue.capturing())
+      << "another stream is waited for while this one records";
+  impl_->queue.Add([&queue = other.impl_->queue, mark] { queue.RunTo(mark); });
+}
 
 }  // namespace catserve::cuda

@@ -46,6 +46,14 @@ TEST(OrderByChunkSize, PutsEqualSizesTogetherAndRemembersWhereEachWent) {
   }
 }
 
+TEST(OrderFrom, PutsThemInRowsOneAfterTheOther) {
+  const std::vector<Compression> chunks = {{0, 0, 8}, {1, 5, 2}, {0, 1, 8}, {2, 3, 4}};
+  const CompressionOrder order = OrderFrom(chunks, 50);
+  EXPECT_THAT(order.fx_rows, ElementsAre(52, 50, 53, 51));
+  EXPECT_THAT(order.rows, ElementsAre(50, 51, 52, 53));
+  EXPECT_EQ(order.chunks[1].chunk_size, 4);
+}
+
 TEST(PadCompressorBatch, AddsRowsThatSeeNobody) {
   CompressorBatch batch{
       .inputs = {{0, 7, true}, {0, 8, true}}, .positions = {0, 1}, .blocks = {{0, 2}}};

@@ -53,7 +53,19 @@ Request Continue(std::vector<TokenId> prompt, int32_t max_tokens, int32_t chunk_
   return request;
 }
 
-enum class Order : uint8_t { kLockStep, kAhead };
+// Steps are waited for, or given ahead; then prompts are compressed in line, or beside the steps
+// before.
+enum class Order : uint8_t { kLockStep, kInLine, kAhead };
+
+// Of the stream that decodes, and of the one beside it.
+struct Paces {
+  Pace decoding = Pace::kLazy;
+  Pace beside = Pace::kLazy;
+};
+constexpr Paces kEveryPace[] = {{Pace::kLazy, Pace::kLazy},
+                                {Pace::kLazy, Pace::kEager},
+                                {Pace::kEager, Pace::kLazy},
+                                {Pace::kEager, Pace::kEager}};
 
 class EmulatedAhead : public ::testing::TestWithParam<ModelKind> {
  protected:
@@ -68,19 +80,21 @@ class EmulatedAhead : public ::testing::TestWithParam<ModelKind> {
   }
 
   // Plays a scene with 4 slots and returns the stories of all its requests.
-  std::vector<Story> Play(Order order, Pace pace, int64_t kv_pages,
+  std::vector<Story> Play(Order order, const Paces& paces, int64_t kv_pages,
                           const std::function<std::vector<RequestKey>(Core&)>& scene) {
-    cuda::emulator::SetPace(pace);
+    cuda::emulator::SetPace(paces.decoding);
     const auto backend = cuda::MakeCudaBackend(kMemory).value();
-    cuda::emulator::SetPace(Pace::kLazy);
+    cuda::emulator::SetPace(paces.beside);
     const auto model = Model::Load(directory_.path(), *backend).value();
     const ScheduleLimits limits{.slots = 4, .kv_pages = kv_pages, .step_rows_max = 48};
     std::unique_ptr<StepExecutor> executor =
         ModelExecutor::Create(*model, *backend,
                               {.slots = limits.slots,
                                .kv_pages = limits.kv_pages,
-                               .step_rows_max = limits.step_rows_max})
+                               .step_rows_max = limits.step_rows_max,
+                               .prompts_beside = order == Order::kAhead})
             .value();
+    cuda::emulator::SetPace(Pace::kLazy);
     if (order == Order::kLockStep) executor = std::make_unique<LockStep>(std::move(executor));
     Core core(Geometry(model->config(), DType::kF32), limits, std::move(executor));
     const std::vector<RequestKey> keys = scene(core);
@@ -157,14 +171,14 @@ std::vector<RequestKey> MixedTraffic(Core& core) {
 }
 
 TEST_P(EmulatedAhead, NobodySeesThatStepsAreGivenBeforeResultsAreRead) {
-  const std::vector<Story> want = Play(Order::kLockStep, Pace::kLazy, 60, MixedTraffic);
+  const std::vector<Story> want = Play(Order::kLockStep, {}, 60, MixedTraffic);
   const int64_t rows = rows_;
   EXPECT_EQ(want[1].reason(), FinishReason::kStopToken);
   EXPECT_LT(want[1].ids().size(), 20u);
   EXPECT_NE(want[2].ids(0), want[2].ids(1));
   EXPECT_EQ(want[4].reason(), FinishReason::kCancelled);
-  for (const Pace pace : {Pace::kLazy, Pace::kEager}) {
-    ExpectSame(Play(Order::kAhead, pace, 60, MixedTraffic), want);
+  for (const Paces& paces : kEveryPace) {
+    ExpectSame(Play(Order::kAhead, paces, 60, MixedTraffic), want);
     EXPECT_GT(rows_, rows) << "who had ended was in the next step by then";
   }
 }
@@ -183,10 +197,53 @@ std::vector<RequestKey> Preemption(Core& core) {
 
 TEST_P(EmulatedAhead, WhoLosesItsMemoryOnTheWayGoesOnWithTheSameTokens) {
   const int64_t pages = GetParam() == ModelKind::kDense ? 3 : 1;
-  const std::vector<Story> want = Play(Order::kLockStep, Pace::kLazy, pages, Preemption);
-  const std::vector<Story> got = Play(Order::kAhead, Pace::kLazy, pages, Preemption);
-  EXPECT_EQ(got[0].preemptions, 1);
-  ExpectSame(got, want);
+  const std::vector<Story> want = Play(Order::kLockStep, {}, pages, Preemption);
+  for (const Paces& paces : kEveryPace) {
+    const std::vector<Story> got = Play(Order::kAhead, paces, pages, Preemption);
+    EXPECT_EQ(got[0].preemptions, 1);
+    ExpectSame(got, want);
+  }
+}
+
+// The first one gets a coarser budget while it generates: its prompt's chunks are the host's text,
+// those of what it drew are not.
+std::vector<RequestKey> Coarsening(Core& core) {
+  Request bending = Continue(Text(21, 8), 40, 0);
+  bending.budget = {.automatic = true, .chunk_size_min = 2};
+  const RequestKey first = core.Add(bending);
+  core.Steps(16);
+  return {first, core.Add(Continue(Text(30, 9), 30, core.Offered(2)))};
+}
+
+TEST_P(EmulatedAhead, WhoseBudgetChangesHasChunksInBothPlaces) {
+  if (GetParam() == ModelKind::kDense) return;  // has no budget
+  const std::vector<Story> want = Play(Order::kInLine, {}, 3, Coarsening);
+  ASSERT_EQ(want[0].changes.size(), 1u);
+  EXPECT_EQ(want[0].changes[0].from_chunk_size, 2);
+  EXPECT_GT(want[0].changes[0].at_token, 21 + want[0].changes[0].to_chunk_size);
+  for (const Paces& paces : kEveryPace) {
+    ExpectSame(Play(Order::kAhead, paces, 3, Coarsening), want);
+  }
+}
+
+// Prompts into slots whose last sequence has a row on its way, which still draws into its history.
+std::vector<RequestKey> SlotsInTurn(Core& core) {
+  std::vector<RequestKey> keys;
+  for (int i = 0; i < 14; ++i) {
+    Request request = Continue(Text(9 + 5 * (i % 5), i), 12, core.Offered(i % 2 == 0 ? 2 : 8));
+    for (TokenId id = 0; id < 12; ++id) request.stop.stop_ids.push_back((id * 3 + i) % 37);
+    keys.push_back(core.Add(request));
+  }
+  return keys;
+}
+
+TEST_P(EmulatedAhead, PromptsBesideStepsThatStillDrawIntoTheirSlotsAreThemselves) {
+  const std::vector<Story> want = Play(Order::kLockStep, {}, 60, SlotsInTurn);
+  const int64_t rows = rows_;
+  for (const Paces& paces : kEveryPace) {
+    ExpectSame(Play(Order::kAhead, paces, 60, SlotsInTurn), want);
+    EXPECT_GT(rows_, rows) << "nobody stopped early: the scene shows nothing";
+  }
 }
 
 std::string TestName(const ::testing::TestParamInfo<ModelKind>& info) {

@@ -151,6 +151,34 @@ TEST(EmulatedBackend, ResultsOfAStepWaitForTheHostWhileTheNextIsDone) {
   }
 }
 
+// Two streams of a device have their own order, and that which is asked for.
+TEST(EmulatedBackend, WhatAnotherStreamWasGivenIsThereForWhatComesAfterIt) {
+  const auto backend = Make("cuda-emulated");
+  const auto beside = backend->MakeBeside().value();
+  const Tensor first(*backend, {1, 8}), second(*beside, {1, 8}), third(*backend, {1, 8});
+  const std::vector<float> values = Random(46).Normal(8);
+  backend->Copy(first.view().data, values.data(), 8 * 4);
+  beside->After(*backend, backend->Submit());
+  beside->Copy(second.view().data, first.view().data, 8 * 4);
+  EXPECT_EQ(second.Read(), values) << "the first stream's work, though nobody waited for it";
+  beside->Copy(second.view().data, std::vector<float>(8, 3.0f).data(), 8 * 4);
+  const int64_t copied = beside->Submit();
+  backend->Copy(third.view().data, second.view().data, 8 * 4);  // too early
+  EXPECT_EQ(third.Read(), values) << "the other stream has no reason to be done";
+  backend->After(*beside, copied);
+  backend->Copy(third.view().data, second.view().data, 8 * 4);
+  EXPECT_EQ(third.Read(), std::vector<float>(8, 3.0f));
+}
+
+TEST(EmulatedBackend, AnotherStreamTakesOfTheSameMemory) {
+  const auto backend = Make("cuda-emulated");
+  const int64_t before = backend->Memory()->free;
+  const auto beside = backend->MakeBeside().value();
+  const auto buffer = beside->Allocate(1 << 20).value();
+  EXPECT_LE(backend->Memory()->free, before - (1 << 20) - (512 << 10));
+  EXPECT_EQ(backend->Memory()->free, beside->Memory()->free);
+}
+
 // A part of steps that recurs is replayed over the lists of the present step.
 TEST(EmulatedBackend, PartsAreReplayedOverNewLists) {
   const auto backend = Make("cuda-emulated");
