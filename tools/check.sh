@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 jobs=${JOBS:-$(nproc)}
 fuzz_seconds=${FUZZ_SECONDS:-60}
 soak_seconds=${SOAK_SECONDS:-120}
-stage() { printf '\n== %s\n' "$*"; }
+stage() { printf '\n== %s (after %d s)\n' "$*" "$SECONDS"; }
 
 stage "clang-format: sources are in the house's layout"
 git ls-files '*.cc' '*.h' '*.cuh' '*.cu' | xargs clang-format --dry-run -Werror
