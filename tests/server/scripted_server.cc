@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "absl/strings/str_cat.h"
@@ -141,6 +142,9 @@ int ScriptedServer::StepsUntilIdle() {
   int steps = 0;
   AwaitLoad(*stubs_, [&](const v1::GetLoadResponse& load) {
     if (load.kv_pages_used() == 0 && load.running_requests() <= 0) return true;  // or gone
+    // A cancel on its way gets ever more time: how many steps it takes is the server's doing.
+    constexpr int kPauseMax = 50;
+    absl::SleepFor(absl::Milliseconds(std::min(steps, kPauseMax)));
     executor_.Allow(1);
     ++steps;
     return false;

@@ -94,8 +94,8 @@ class ScriptedServer {
   const Options options_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   ScriptedExecutor executor_;
+  std::unique_ptr<Metrics> metrics_;  // outlives the engine, whose last requests tell it their end
   std::unique_ptr<Engine> engine_;
-  std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<GrpcServer> server_;
   std::unique_ptr<Stubs> stubs_;
 };
