@@ -166,8 +166,9 @@ absl::Status ModelExecutor::Impl::AllocateCompressor(int64_t rows) {
   if (!beside) return absl::OkStatus();
   absl::StatusOr<std::unique_ptr<PromptCompressor>> made =
       PromptCompressor::Create(backend_, config, weights, fx_, prompts);
-  if (made.ok()) prompts_ = *std::move(made);
-  return made.status();
+  if (!made.ok()) return made.status();
+  prompts_ = *std::move(made);
+  return absl::OkStatus();
 }
 
 // Last: whoever chooses how much may ask what is left.
