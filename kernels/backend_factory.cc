@@ -43,7 +43,8 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(std::string_view name, int 
   if (name == "cuda") return cuda::MakeCudaBackend();
 #endif
   return absl::InvalidArgumentError(
-      absl::StrCat("there is no backend \"", std::string(name), "\"; this build has ", Names()));
+      absl::StrCat("there is no backend \"", std::string(name), "\"; this build has ", Names(),
+                   name == "cuda" ? ". `make cuda` builds a server with it" : ""));
 }
 
 }  // namespace catserve

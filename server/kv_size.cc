@@ -73,9 +73,16 @@ absl::StatusOr<int64_t> KvPages(const ModelGeometry& model, int64_t kv_memory_by
   const int64_t page_bytes = kPageEntries * model.bytes_per_entry;
   const int64_t pages = kv_memory_bytes > 0 ? kv_memory_bytes / page_bytes
                                             : std::min(2 * *most * slots, room.bytes / page_bytes);
-  if (pages >= *least) return pages;
+  constexpr int64_t kPagesMax = INT32_MAX;  // page ids
   const std::string given =
       kv_memory_bytes > 0 ? absl::StrCat("--kv_memory_bytes=", kv_memory_bytes) : room.source;
+  if (pages > kPagesMax) {
+    return absl::InvalidArgumentError(absl::StrCat(given, " gives ", pages,
+                                                   " pages of KV memory, which nothing can use; "
+                                                   "use --kv_memory_bytes=",
+                                                   kPagesMax * page_bytes, " or less"));
+  }
+  if (pages >= *least) return pages;
   return absl::InvalidArgumentError(absl::StrCat(
       given, " gives ", pages,
       " pages of KV memory, too few for one sequence of the full context of ", model.block_size,

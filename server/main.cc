@@ -272,7 +272,8 @@ absl::Status Run(const ServerOptions& options) {
 
 int ExitCode(const absl::Status& status) {
   if (status.ok()) return 0;
-  const bool bad_input = absl::IsInvalidArgument(status) || absl::IsNotFound(status);
+  const bool bad_input = absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
+                         absl::IsUnimplemented(status);  // a type that the backend has not
   return bad_input ? kExitBadInput : kExitFailure;
 }
 

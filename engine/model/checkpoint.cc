@@ -1,6 +1,7 @@
 #include "engine/model/checkpoint.h"
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -133,6 +134,11 @@ absl::StatusOr<HostTensor> Checkpoint::Tensor(const std::string& name,
   tensor.owned.resize(static_cast<size_t>(entry.info.end - entry.info.begin));
   if (absl::Status status = file.Read(entry.info.begin, tensor.owned); !status.ok()) return status;
   tensor.view = TensorView(tensor.owned.data(), entry.info.dtype, shape);
+  if (const std::optional<int64_t> at = FirstNotFinite(tensor.view)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        file.path(), ": tensor ", Quoted(name), " holds NaN or infinity, first as element ", *at,
+        ": the file is damaged, or what was trained is no model"));
+  }
   if (!entry.used) elements_used_ += tensor.view.size();
   entry.used = true;
   return tensor;

@@ -22,6 +22,18 @@ float LoadFloat(const TensorView& source, int64_t i) {
   return 0;
 }
 
+// Numbers that are none have all bits of the exponent.
+template <typename Bits>
+std::optional<int64_t> FirstWith(Bits exponent, const void* data, int64_t size) {
+  const auto* const bits = static_cast<const Bits*>(data);
+  bool found = false;
+  for (int64_t i = 0; i < size; ++i) found |= (bits[i] & exponent) == exponent;
+  for (int64_t i = 0; found && i < size; ++i) {
+    if ((bits[i] & exponent) == exponent) return i;
+  }
+  return std::nullopt;
+}
+
 HostTensor Allocate(const TensorView& like, DType dtype) {
   HostTensor tensor;
   tensor.owned.resize(static_cast<size_t>(like.size() * SizeOf(dtype)));
@@ -47,6 +59,14 @@ HostTensor ConvertTo(const TensorView& source, DType dtype) {
     for (int64_t i = 0; i < size; ++i) to[i] = narrow(LoadFloat(source, i));
   }
   return result;
+}
+
+std::optional<int64_t> FirstNotFinite(const TensorView& source) {
+  const int64_t size = source.size();
+  if (source.dtype == DType::kF32) return FirstWith<uint32_t>(0x7f800000, source.data, size);
+  CATSERVE_CHECK(IsPlainFloat(source.dtype)) << Name(source.dtype) << " is no float tensor";
+  const uint16_t exponent = source.dtype == DType::kBF16 ? 0x7f80 : 0x7c00;
+  return FirstWith<uint16_t>(exponent, source.data, size);
 }
 
 HostTensor StackRows(std::span<const TensorView> parts) {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -18,6 +20,9 @@ struct HostTensor {
 // The tensor in another float format, without a copy where it already has it.
 // REQUIRES: source dense, F32, BF16 or F16; dtype one of these.
 HostTensor ConvertTo(const TensorView& source, DType dtype);
+
+// The first element that is NaN or infinite; none if all are numbers. REQUIRES: as ConvertTo.
+std::optional<int64_t> FirstNotFinite(const TensorView& source);
 
 // The rows of all parts, in their order. REQUIRES: at least one part; equal dtypes and columns.
 HostTensor StackRows(std::span<const TensorView> parts);

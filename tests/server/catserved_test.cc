@@ -149,6 +149,10 @@ TEST(Catserved, BadFlagsEndWithCodeTwoAndARemedy) {
                    {"step_tokens_max 1 must be", "or more for 32 slots"});
   ExpectStartFails(with({"--model=" + kModel, "--kv_memory_bytes=1000"}), 2,
                    {"--kv_memory_bytes=1000", "or more"});
+  ExpectStartFails(with({"--model=" + kModel, "--kv_memory_bytes=1000000000000000"}), 2,
+                   {"--kv_memory_bytes=1000000000000000", "or less"});
+  ExpectStartFails(with({"--model=" + kModel, "--weight_dtype=F8_E4M3"}), 2,
+                   {"no weights of F8_E4M3", "I8"});
 }
 
 TEST(Catserved, ABackendThatThisBuildHasNotIsAClearError) {
@@ -156,7 +160,7 @@ TEST(Catserved, ABackendThatThisBuildHasNotIsAClearError) {
   if (!absl::IsInvalidArgument(cuda)) GTEST_SKIP() << "this build has it";
   ExpectStartFails(
       {"--model=" + kModel, "--backend=cuda", "--listen_address=127.0.0.1:0", "--metrics_address="},
-      2, {"--backend=cuda", "this build has cpu"});
+      2, {"--backend=cuda", "this build has cpu", "make cuda"});
 }
 
 TEST(Catserved, AMissingGpuIsAClearError) {

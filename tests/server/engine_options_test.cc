@@ -86,6 +86,9 @@ TEST(KvSize, TakesAQuarterOfWhatIsFreeAndNoMoreThanSlotsAndCacheCanUse) {
   const auto full = KvPages(Cat(), 0, 10, RoomOnHost(4096));
   EXPECT_THAT(Message(full.status()), AllOf(HasSubstr("a quarter of the 4096 bytes"),
                                             HasSubstr("--kv_memory_bytes=2048 or more")));
+  const auto much = KvPages(Cat(), int64_t{1} << 50, 10, {});
+  EXPECT_THAT(Message(much.status()), AllOf(HasSubstr("--kv_memory_bytes=1125899906842624 gives"),
+                                            HasSubstr("--kv_memory_bytes=2199023254528 or less")));
   EXPECT_EQ(FullContextSequences(Cat(), 30), "6 at chunk size 4, 15 at 16");
 }
 

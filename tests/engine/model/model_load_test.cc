@@ -166,6 +166,26 @@ TEST_F(ModelLoadTest, RefusesEveryWrongShapeByName) {
   }
 }
 
+// Such a model answered, with the lowest ids of equal logits.
+TEST_F(ModelLoadTest, RefusesWeightsThatAreNoNumbers) {
+  const HostArrays all = model_.weights;
+  for (const auto& [name, array] : all) {
+    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+      for (const float bad :
+           {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+        model_.weights = all;
+        std::vector<float>& values = model_.weights[name].values;
+        const size_t at = values.size() / 2;
+        values[at] = bad;
+        directory_.Write("model.safetensors", SafetensorsFile(model_.weights, dtype));
+        EXPECT_THAT(Refusal(absl::StatusCode::kInvalidArgument),
+                    HasSubstr("tensor \"" + name + "\" holds NaN or infinity, first as element " +
+                              std::to_string(at)));
+      }
+    }
+  }
+}
+
 TEST_F(ModelLoadTest, RefusesAFileCutAnywhere) {
   const std::string whole = ReadAll(directory_.File("model.safetensors"));
   for (const size_t length : {size_t{0}, size_t{5}, size_t{8}, size_t{500}, whole.size() - 1}) {
