@@ -88,11 +88,22 @@ bool IsThisMachine(absl::string_view address) {
   return false;
 }
 
+// gRPC would take what is left of the number.
+absl::Status CheckPort(const std::string& address) {
+  constexpr uint64_t kPortMax = 65535;
+  uint64_t port = 0;
+  const std::string digits = address.substr(address.rfind(':') + 1);
+  if (!absl::SimpleAtoi(digits, &port) || port <= kPortMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--server=", address, ": a port is at most ", kPortMax));
+}
+
 }  // namespace
 
 absl::StatusOr<Client> Connect() {
   Client client;
   client.address = absl::GetFlag(FLAGS_server);
+  if (absl::Status status = CheckPort(client.address); !status.ok()) return status;
   absl::StatusOr<std::string> token = ReadToken();
   if (!token.ok()) return token.status();
   client.token = *std::move(token);
@@ -199,8 +210,20 @@ absl::StatusOr<std::string> ReadInput(const std::string& path) {
   std::ifstream file;
   if (path != "-") file.open(path, std::ios::binary);
   std::istream& in = path == "-" ? std::cin : file;
-  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
   if (path != "-" && !file.is_open()) return unreadable;
+  constexpr size_t kBytesMax = size_t{64} << 20;  // far more than any server takes
+  std::string text(size_t{1} << 16, '\0');
+  size_t size = 0;
+  while (in.read(text.data() + size, static_cast<std::streamsize>(text.size() - size)),
+         in.gcount() > 0) {
+    size += static_cast<size_t>(in.gcount());
+    if (size > kBytesMax) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, " is longer than ", kBytesMax, " bytes"));
+    }
+    if (size == text.size()) text.resize(2 * size);
+  }
+  text.resize(size);
   return text;
 }
 

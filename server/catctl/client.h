@@ -53,7 +53,8 @@ bool Interrupted();
 int Fail(const grpc::Status& status, const Client& client, bool answered = false);
 int FailUsage(absl::string_view message);
 
-// The content of a file, or of stdin for "-". Errors: NOT_FOUND naming the file.
+// The content of a file, or of stdin for "-". Errors: NOT_FOUND naming the file,
+// INVALID_ARGUMENT for one without an end.
 absl::StatusOr<std::string> ReadInput(const std::string& path);
 
 // "4,8,16" to numbers. Errors: INVALID_ARGUMENT naming the flag.
