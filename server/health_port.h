@@ -26,7 +26,7 @@ class HealthPort {
   HealthPort() = default;
 
   std::unique_ptr<Listener> listener_;
-  grpc::CallbackGenericService others_;  // every other method: not implemented
+  grpc::CallbackGenericService others_;  // answers every other method with UNIMPLEMENTED
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -75,6 +75,8 @@ class ModelExecutor::Impl {
   Impl(const Model& model, Backend& backend, const ExecutorOptions& options, TokenHistory history)
       : model_(model), backend_(backend), options_(options), history_(std::move(history)) {}
 
+  // Of fx_, for each chunk size.
+  int64_t area_rows() const { return backend_.PaddedRows(options_.step_rows_max); }
   absl::Status Allocate();
   absl::Status AllocateCompressor(int64_t rows);
   absl::Status AllocateKv();
@@ -94,7 +96,6 @@ class ModelExecutor::Impl {
   std::optional<Workspace> workspace_;
   std::unique_ptr<Buffer> fx_buffer_;
   TensorView fx_;  // [.., d]: an area for each chunk size, then what is prompts_'; dense: empty
-  int64_t area_rows_ = 0;
   std::optional<Compressor> compressor_;
   std::unique_ptr<PromptCompressor> prompts_;  // null: all chunks are compressed in line
   std::unique_ptr<Decoder> decoder_;
@@ -152,11 +153,10 @@ absl::Status ModelExecutor::Impl::AllocateCompressor(int64_t rows) {
   const PromptCompressor::Options prompts{.slots = options_.slots,
                                           .rows_max = rows,
                                           .chunks_max = options_.step_rows_max / smallest + 1};
-  area_rows_ = backend_.PaddedRows(options_.step_rows_max);
   // Nothing can run beside steps that are done when they are given.
   const bool beside = options_.prompts_beside && backend_.StepsAhead() > 0;
   const int64_t fx_rows =
-      FxAreas(config) * area_rows_ + (beside ? PromptCompressor::FxRows(prompts) : 0);
+      FxAreas(config) * area_rows() + (beside ? PromptCompressor::FxRows(prompts) : 0);
   absl::StatusOr<std::unique_ptr<Buffer>> fx =
       backend_.Allocate(fx_rows * config.decoder.dim * SizeOf(DType::kF32));
   if (!fx.ok()) return fx.status();
@@ -255,7 +255,7 @@ std::vector<int32_t> ModelExecutor::Impl::Compress(const StepPlan& plan, StepTra
     for (size_t i = 0; i < rows.size(); ++i) fx_rows[at[beside][i]] = rows[i];
   };
   if (!chunks[1].empty()) place(1, prompts_->Start(chunks[1]));
-  const CompressionOrder order = OrderByChunkSize(model_.config(), chunks[0], area_rows_);
+  const CompressionOrder order = OrderByChunkSize(model_.config(), chunks[0], area_rows());
   compressor_->Run(fx_, history_, order, Decodes(plan));
   place(0, order.fx_rows);
   if (!chunks[1].empty()) prompts_->Join();

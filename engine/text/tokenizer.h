@@ -2,7 +2,7 @@
 // with a byte fallback (Llama 2, as converted from SentencePiece).
 //
 // It does not add a beginning-of-text token (see TokenizerInfo), apply chat templates, truncate or
-// pad, and it does not normalise Unicode: a file that asks for what is not implemented is refused.
+// pad, and it does not normalise Unicode: a file that asks for anything else is refused.
 #pragma once
 
 #include <cstddef>

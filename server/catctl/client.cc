@@ -10,7 +10,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <set>
 #include <system_error>
 #include <thread>
@@ -29,6 +28,7 @@
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
 #include "server/catctl/flags.h"
+#include "server/config/address.h"
 
 namespace catserve {
 namespace {
@@ -88,14 +88,13 @@ bool IsThisMachine(absl::string_view address) {
   return false;
 }
 
-// gRPC would take what is left of the number.
-absl::Status CheckPort(const std::string& address) {
-  constexpr uint64_t kPortMax = 65535;
-  uint64_t port = 0;
-  const std::string digits = address.substr(address.rfind(':') + 1);
-  if (!absl::SimpleAtoi(digits, &port) || port <= kPortMax) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("--server=", address, ": a port is at most ", kPortMax));
+// Of host:port; what else gRPC resolves is its own to check. It would take what is left of a port
+// that is too large.
+absl::Status CheckAddress(const std::string& address) {
+  if (absl::StartsWith(address, "unix") || absl::StrContains(address, "/")) return absl::OkStatus();
+  const absl::Status status = ReadAddress(address).status();
+  if (status.ok()) return status;
+  return absl::InvalidArgumentError(absl::StrCat("--server=", address, " ", status.message()));
 }
 
 }  // namespace
@@ -103,7 +102,7 @@ absl::Status CheckPort(const std::string& address) {
 absl::StatusOr<Client> Connect() {
   Client client;
   client.address = absl::GetFlag(FLAGS_server);
-  if (absl::Status status = CheckPort(client.address); !status.ok()) return status;
+  if (absl::Status status = CheckAddress(client.address); !status.ok()) return status;
   absl::StatusOr<std::string> token = ReadToken();
   if (!token.ok()) return token.status();
   client.token = *std::move(token);

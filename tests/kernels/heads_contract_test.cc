@@ -174,6 +174,28 @@ TEST_P(PrepareHeadsContract, WritesEightBitsWithAScaleForEachHeadOfAnEntry) {
   }
 }
 
+// Lists of the same bytes are not the same lists: twelve positions, then four with their slots.
+TEST_P(PrepareHeadsContract, RowsThatWriteAfterMoreRowsThatDoNotFindTheirSlots) {
+  const Tensor rotary(*backend_, {9, 2}, RotaryTable(9, 2));
+  const Tensor many(*backend_, {12, 6}, Random(23).Normal(12 * 6));
+  const std::vector<float> numbers = Random(24).Normal(4 * 6);
+  const Tensor few(*backend_, {4, 6}, numbers);
+  const Tensor pool(*backend_, DType::kF32, {1, 1, 2, kKvPageEntries * 2});
+  const KvLayer kv{pool.view().data, DType::kF32, 1, 1, 2};
+  HeadSpec spec{.heads = 1, .kv_heads = 1, .head_dim = 2};
+  spec.rotary = rotary;
+  backend_->PrepareHeads(many, spec, std::vector<int32_t>{0, 1, 2, 3, 5, 0, 6, 0, 7, 0, 8, 0},
+                         nullptr, {});
+  backend_->PrepareHeads(few, spec, std::vector<int32_t>{0, 1, 2, 3}, &kv,
+                         std::vector<int64_t>{5, 6, 7, 8});
+  const std::vector<float> written = pool.Read();
+  for (int64_t i = 0; i < 4; ++i) {
+    const int64_t at = KvEntryIndex(1, {0, 0, kValue, 5 + i}) * 2;
+    EXPECT_EQ(written[at], numbers[i * 6 + 4]) << i;
+    EXPECT_EQ(written[at + 1], numbers[i * 6 + 5]) << i;
+  }
+}
+
 // A head of zeros has no largest number to divide by; one that holds no number shows as none.
 void CheckZerosAndNoNumbers(Backend& backend, DType dtype) {
   Tensor rotary(backend, {1, 2}, {1, 0});
