@@ -92,7 +92,7 @@ bool IsThisMachine(absl::string_view address) {
 // that is too large.
 absl::Status CheckAddress(const std::string& address) {
   if (absl::StartsWith(address, "unix") || absl::StrContains(address, "/")) return absl::OkStatus();
-  const absl::Status status = ReadAddress(address).status();
+  absl::Status status = ReadAddress(address).status();
   if (status.ok()) return status;
   return absl::InvalidArgumentError(absl::StrCat("--server=", address, " ", status.message()));
 }

@@ -161,6 +161,17 @@ TEST(EmulatedBench, EnginesAreTimedWithEqualAndWithSpreadLengths) {
   }
 }
 
+// As the authors' are: libraries refuse 8-bit products whose outputs are no multiple of 16.
+TEST(RandomCheckpoint, ItsVocabularyIsPadded) {
+  const std::string directory = ::testing::TempDir() + "padded_vocabulary";
+  ASSERT_TRUE(WriteRandomCheckpoint("cat-32", directory).ok());
+  const auto backend = Make("cpu");
+  const auto model = Model::Load(directory, *backend).value();
+  std::filesystem::remove_all(directory);
+  EXPECT_EQ(model->config().vocab_size, 64);
+  EXPECT_EQ(model->weights().output->out_features(), 256);
+}
+
 TEST(EmulatedBench, KvMemoryThatABackendDoesNotHoldIsRefused) {
   const auto backend = Make("cpu");
   const absl::Status refused = RunEngines(*backend, {1e9, 1e9}, {.kv_dtype = DType::kE4M3});

@@ -210,7 +210,7 @@ TEST(Catctl, ErrorsSayWhatToDo) {
       {{"generate", server, "--prompt-file=/no/such/file"}, 2, "/no/such/file"},
       {{"generate", server, "--prompt-file=/tmp"}, 2, "cannot read /tmp"},
       {{"generate", server, "--prompt-file=/dev/zero"}, 2, "/dev/zero is longer than 67108864"},
-      {{"generate", "--server=127.0.0.1:99999", "a"}, 2, "write host:port with a port from 0 to 65535"},
+      {{"generate", "--server=127.0.0.1:99999", "a"}, 2, "a port from 0 to 65535"},
       {{"score", server, "--file=/dev/null"}, 2, "nothing to score"},
       {{"score", server}, 2, "--file"},
       {{"score", server, "--file=/no/such/file"}, 2, "/no/such/file"},
