@@ -137,7 +137,7 @@ struct Query {
 // by lanes (math.h); m = max s; p[e] = Exp(s[e] - m); l = sum of p by lanes;
 // out[d] = (fma over e in order of p[e] * v[e][d], starting from 0) / l. I8: the numbers as stored
 // with s[e] = ((q . k[e]) * key scale) * scale, and p[e] * value scale in place of p[e] in out.
-inline constexpr int64_t kQueryTile = 8;
+inline constexpr int64_t kQueryTile = 32;
 struct AttentionTile {
   const EntryRun* runs = nullptr;  // in logical order; together at least every query's `visible`
   int64_t run_count = 0;

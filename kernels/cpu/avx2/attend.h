@@ -26,7 +26,7 @@ struct Scratch {
   alignas(64) float rows[kBlock * kHeadDimMax];  // one block, widened
   alignas(64) float queries[kQueryTile * kHeadDimMax];
   alignas(64) float sums[kQueryTile * kHeadDimMax];
-  alignas(64) float weights[2][kBlock];
+  alignas(64) float weights[4][kBlock];
   int64_t width;  // head_dim rounded up to 8
 };
 

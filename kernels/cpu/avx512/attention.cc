@@ -1,6 +1,6 @@
-// Two queries at a time: their dot products with a key in the lower and in the upper eight lanes of
-// one register, their sums over values from one read of these. A query alone is AVX2's: it waits
-// for memory.
+// Two queries to a register: their dot products with a key in its lower and in its upper eight
+// lanes. Two such pairs share each read of a key, four queries each read of a value. A query alone
+// is AVX2's: it waits for memory.
 #include "kernels/cpu/avx2/attend.h"
 #include "kernels/cpu/avx2/functions.h"
 #include "kernels/cpu/avx512/functions.h"
@@ -27,13 +27,9 @@ __m512 SumLanesOfEach(const __m512 (&a)[8]) {
   return _mm512_shuffle_f32x4(sums, sums, 0xd8);  // lower, upper of 0-3, then of 4-7
 }
 
-// Queries i and i + 1; where there is no such, i again.
-struct Pair {
-  int64_t a;
-  int64_t b;
-};
-Pair PairAt(const AttentionTile& tile, int64_t i) {
-  return {i, i + 1 < tile.query_count ? i + 1 : i};
+// Query i of the tile; beyond the last, the last again.
+int64_t QueryAt(const AttentionTile& tile, int64_t i) {
+  return i < tile.query_count ? i : tile.query_count - 1;
 }
 
 struct ScoreShape {
@@ -42,26 +38,39 @@ struct ScoreShape {
   const uint16_t* key_scales;  // of the eight, or null
 };
 
-// scores[0, 8) of both queries = (q . keys[i]) (* key scale) * scale; rows beyond `count` repeat
-// the last and are ignored. queries: eight numbers of each in turn.
-template <typename T>
-void Score8(float* const (&scores)[2], const float* queries, Rows<T> keys, int64_t count,
+// For P pairs of queries, scores[0, 8) of both of each = (q . keys[i]) (* key scale) * scale; rows
+// beyond `count` repeat the last and are ignored. queries: a pair after the other, eight numbers of
+// each of its two in turn.
+template <int P, typename T>
+void Score8(float* const (&scores)[2 * P], const float* queries, Rows<T> keys, int64_t count,
             const ScoreShape& shape) {
   const T* rows[8];
   for (int64_t i = 0; i < 8; ++i) rows[i] = keys.data + (i < count ? i : count - 1) * keys.stride;
-  __m512 sums[8];
+  __m512 sums[P][8];
+#pragma GCC unroll 2
+  for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) sums[i] = _mm512_setzero_ps();
-  for (int64_t d = 0; d < shape.width; d += 8) {
-    const __m512 x = Load(queries + 2 * d);
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) sums[i] = _mm512_fmadd_ps(x, LoadTwice(rows[i] + d), sums[i]);
+    for (int i = 0; i < 8; ++i) sums[p][i] = _mm512_setzero_ps();
   }
-  __m512 dots = SumLanesOfEach(sums);
-  if (shape.key_scales != nullptr) dots = _mm512_mul_ps(dots, LoadTwice(shape.key_scales));
-  dots = _mm512_mul_ps(dots, _mm512_set1_ps(shape.scale));
-  _mm256_storeu_ps(scores[0], Lower(dots));
-  _mm256_storeu_ps(scores[1], Upper(dots));
+  for (int64_t d = 0; d < shape.width; d += 8) {
+    __m512 x[P];
+#pragma GCC unroll 2
+    for (int p = 0; p < P; ++p) x[p] = Load(queries + 2 * (p * shape.width + d));
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      const __m512 key = LoadTwice(rows[i] + d);
+#pragma GCC unroll 2
+      for (int p = 0; p < P; ++p) sums[p][i] = _mm512_fmadd_ps(x[p], key, sums[p][i]);
+    }
+  }
+#pragma GCC unroll 2
+  for (int p = 0; p < P; ++p) {
+    __m512 dots = SumLanesOfEach(sums[p]);
+    if (shape.key_scales != nullptr) dots = _mm512_mul_ps(dots, LoadTwice(shape.key_scales));
+    dots = _mm512_mul_ps(dots, _mm512_set1_ps(shape.scale));
+    _mm256_storeu_ps(scores[2 * p], Lower(dots));
+    _mm256_storeu_ps(scores[2 * p + 1], Upper(dots));
+  }
 }
 
 // For Q queries, sums[q][d] = fma over entries in order of p[q][e] * values[e][d], for V vectors
@@ -70,7 +79,7 @@ template <int Q, int V, typename T>
 void Accumulate(float* const (&sums)[Q], const float* const (&p)[Q], Rows<T> values, int64_t count,
                 int64_t d) {
   __m512 lanes[Q][V];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int q = 0; q < Q; ++q) {
 #pragma GCC unroll 4
     for (int i = 0; i < V; ++i) lanes[q][i] = Load(sums[q] + d + 16 * i);
@@ -80,14 +89,14 @@ void Accumulate(float* const (&sums)[Q], const float* const (&p)[Q], Rows<T> val
     __m512 row[V];
 #pragma GCC unroll 4
     for (int i = 0; i < V; ++i) row[i] = Load(at + 16 * i);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int q = 0; q < Q; ++q) {
       const __m512 weight = _mm512_set1_ps(p[q][e]);
 #pragma GCC unroll 4
       for (int i = 0; i < V; ++i) lanes[q][i] = _mm512_fmadd_ps(weight, row[i], lanes[q][i]);
     }
   }
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int q = 0; q < Q; ++q) {
 #pragma GCC unroll 4
     for (int i = 0; i < V; ++i) _mm512_storeu_ps(sums[q] + d + 16 * i, lanes[q][i]);
@@ -105,49 +114,65 @@ void AccumulateAll(float* const (&sums)[Q], const float* const (&p)[Q], Rows<T> 
   for (int q = 0; q < Q; ++q) avx2::Accumulate<1>(sums[q] + d, p[q], last, count);
 }
 
-// A block of values as a pair of queries reads it.
+// Keys or values of up to kBlock entries.
 template <typename T>
-struct ValueBlock {
-  Rows<T> values;
+struct Block {
+  Rows<T> rows;
   const uint16_t* scales;  // or null
   int64_t base;            // logical index of the first entry
   int64_t count;
 };
 
-// First the entries that both queries see, then those that only one does.
-template <typename T>
-void WeighPair(Scratch& s, const AttentionTile& tile, const Pair& pair,
-               const ValueBlock<T>& block) {
-  const int64_t queries[2] = {pair.a, pair.b};
-  int64_t counts[2];
-  float* sums[2];
-  const float* p[2];
-  for (int q = 0; q < 2; ++q) {
-    const int64_t needed = tile.queries[queries[q]].visible - block.base;
+// Scores of P pairs of queries from `first` on: of all entries of the block that one of them sees.
+template <int P, typename T>
+void ScorePairs(const Scratch& s, const AttentionTile& tile, int64_t first, const Block<T>& block) {
+  float* scores[2 * P];
+  int64_t needed = 0;
+  for (int i = 0; i < 2 * P; ++i) {
+    const int64_t query = QueryAt(tile, first + i);
+    const int64_t seen = tile.queries[query].visible - block.base;
+    needed = seen > needed ? seen : needed;
+    scores[i] = tile.scores + query * ScoreStride(tile.entries) + block.base;
+  }
+  const int64_t stride = block.rows.stride;
+  for (int64_t e = 0; e < block.count && e < needed; e += 8) {
+    Score8<P, T>(scores, s.queries + first * s.width, {block.rows.data + e * stride, stride},
+                 block.count - e, {s.width, tile.scale, avx2::ScalesAt(block.scales, e)});
+    for (float*& at : scores) at += 8;
+  }
+}
+
+// Queries [first, first + Q): first the entries that all of them see, then those that only some do.
+template <int Q, typename T>
+void WeighSome(Scratch& s, const AttentionTile& tile, int64_t first, const Block<T>& block) {
+  int64_t counts[Q];
+  float* sums[Q];
+  const float* p[Q];
+  int64_t all = block.count;
+  for (int q = 0; q < Q; ++q) {
+    const int64_t needed = tile.queries[first + q].visible - block.base;
     counts[q] = needed < 0 ? 0 : needed < block.count ? needed : block.count;
-    sums[q] = s.sums + queries[q] * s.width;
-    const float* scores = tile.scores + queries[q] * ScoreStride(tile.entries) + block.base;
+    all = counts[q] < all ? counts[q] : all;
+    sums[q] = s.sums + (first + q) * s.width;
+    const float* scores = tile.scores + (first + q) * ScoreStride(tile.entries) + block.base;
     p[q] = avx2::Weights(s.weights[q], scores, block.scales, counts[q]);
   }
-  if (pair.a == pair.b) counts[1] = 0;
-  const int64_t both = counts[0] < counts[1] ? counts[0] : counts[1];
-  if (both > 0) AccumulateAll<2>(sums, p, block.values, both, s.width);
-  const Rows<T> rest = {block.values.data + both * block.values.stride, block.values.stride};
-  for (int q = 0; q < 2; ++q) {
-    if (counts[q] == both) continue;
-    AccumulateAll<1>({sums[q]}, {p[q] + both}, rest, counts[q] - both, s.width);
+  if (all > 0) AccumulateAll<Q>(sums, p, block.rows, all, s.width);
+  const Rows<T> rest = {block.rows.data + all * block.rows.stride, block.rows.stride};
+  for (int q = 0; q < Q; ++q) {
+    if (counts[q] == all) continue;
+    AccumulateAll<1>({sums[q]}, {p[q] + all}, rest, counts[q] - all, s.width);
   }
 }
 
 struct Steps {
   static void LoadQueries(Scratch& s, const AttentionTile& tile) {
     for (int64_t i = 0; i < tile.query_count; i += 2) {
-      const Pair pair = PairAt(tile, i);
       float* to = s.queries + i * s.width;
       for (int64_t d = 0; d < s.width; d += 8, to += 16) {
         const int64_t n = tile.head_dim - d < 8 ? tile.head_dim - d : 8;
-        _mm256_store_ps(to, avx2::LoadFirst(tile.queries[pair.a].q + d, n));
-        _mm256_store_ps(to + 8, avx2::LoadFirst(tile.queries[pair.b].q + d, n));
+        _mm256_store_ps(to, avx2::LoadFirst(tile.queries[i].q + d, n));
+        _mm256_store_ps(to + 8, avx2::LoadFirst(tile.queries[QueryAt(tile, i + 1)].q + d, n));
       }
     }
     std::memset(s.sums, 0, static_cast<size_t>(tile.query_count * s.width) * sizeof(float));
@@ -155,21 +180,12 @@ struct Steps {
 
   template <typename T>
   static void Score(Scratch& s, const AttentionTile& tile) {
-    const int64_t stride = ScoreStride(tile.entries);
     avx2::ForEachBlock(tile, &EntryRun::keys, [&](int64_t base, const EntryRun& run, Range range) {
-      const Rows<T> keys = avx2::BlockRows<T>(s, tile, run.keys, range.first, range.count);
-      for (int64_t i = 0; i < tile.query_count; i += 2) {
-        const Pair pair = PairAt(tile, i);
-        const int64_t visible_a = tile.queries[pair.a].visible;
-        const int64_t visible_b = tile.queries[pair.b].visible;
-        const int64_t needed = (visible_a > visible_b ? visible_a : visible_b) - base;
-        for (int64_t e = 0; e < range.count && e < needed; e += 8) {
-          float* const scores = tile.scores + base + e;
-          Score8<T>({scores + pair.a * stride, scores + pair.b * stride}, s.queries + i * s.width,
-                    {keys.data + e * keys.stride, keys.stride}, range.count - e,
-                    {s.width, tile.scale, avx2::ScalesAt(run.key_scales, range.first + e)});
-        }
-      }
+      const Block<T> block = {avx2::BlockRows<T>(s, tile, run.keys, range.first, range.count),
+                              avx2::ScalesAt(run.key_scales, range.first), base, range.count};
+      int64_t i = 0;
+      for (; i + 2 < tile.query_count; i += 4) ScorePairs<2>(s, tile, i, block);
+      if (i < tile.query_count) ScorePairs<1>(s, tile, i, block);
     });
   }
 
@@ -193,11 +209,12 @@ struct Steps {
   static void Weigh(Scratch& s, const AttentionTile& tile) {
     avx2::ForEachBlock(
         tile, &EntryRun::values, [&](int64_t base, const EntryRun& run, Range range) {
-          const Rows<T> values = avx2::BlockRows<T>(s, tile, run.values, range.first, range.count);
-          const uint16_t* const scales = avx2::ScalesAt(run.value_scales, range.first);
-          for (int64_t i = 0; i < tile.query_count; i += 2) {
-            WeighPair<T>(s, tile, PairAt(tile, i), {values, scales, base, range.count});
-          }
+          const Block<T> block = {avx2::BlockRows<T>(s, tile, run.values, range.first, range.count),
+                                  avx2::ScalesAt(run.value_scales, range.first), base, range.count};
+          int64_t i = 0;
+          for (; i + 4 <= tile.query_count; i += 4) WeighSome<4>(s, tile, i, block);
+          for (; i + 2 <= tile.query_count; i += 2) WeighSome<2>(s, tile, i, block);
+          for (; i < tile.query_count; ++i) WeighSome<1>(s, tile, i, block);
         });
   }
 };
