@@ -13,8 +13,9 @@
 namespace catserve::cpu {
 
 // Weights are stored in panels of kPanel outputs: output o lies in panel o / kPanel. F32 weights of
-// a panel are [in, kPanel]; what fills up the last panel is zeros.
+// a panel are [in, kPanel], a line for each input; what fills up the last panel is zeros.
 inline constexpr int64_t kPanel = 16;
+inline constexpr int64_t kLineBytes = kPanel * 4;
 // BF16 ones are [in / 2, kPanel] words, each with an output's weights for two inputs: the former's
 // in the upper half, which is that weight as F32 but for what lies below it. An odd input at the
 // end has zeros beside it.

@@ -24,11 +24,11 @@ class PackedMatrix : public Matrix {
 
   DType dtype() const { return dtype_; }
   int64_t panels() const { return (out_ + kPanel - 1) / kPanel; }
-  // 64-byte lines of kPanel words.
+  // Of kPanel words, kLineBytes each.
   int64_t panel_lines() const { return dtype_ == DType::kBF16 ? Pairs(in_) : in_; }
   const void* panel(int64_t i) const {
     return static_cast<const char*>(static_cast<const HostBuffer&>(*buffer_).data()) +
-           i * panel_lines() * kPanel * 4;
+           i * panel_lines() * kLineBytes;
   }
 
  private:

@@ -1,5 +1,6 @@
 // Register tiles of R rows x P panels of 16 outputs. Every output keeps one accumulator that takes
 // its products in order of k, so neither R nor P shows in the bits.
+#include "kernels/cpu/avx2/ahead.h"
 #include "kernels/cpu/avx2/functions.h"
 #include "kernels/cpu/avx2/simd.h"
 #include "kernels/cpu/subnormals.h"
@@ -9,6 +10,7 @@ namespace {
 
 constexpr int64_t kTileRows = 6;  // 12 accumulators, 2 weights and 1 activation fill the registers
 constexpr int64_t kPrefetchBytes = 4096;
+constexpr int64_t kAheadLines = 32;  // a step of Ahead: to ask at each line costs a twentieth
 
 // A line of a panel: the weights of sixteen outputs for one input, or for two.
 struct F32Weights {
@@ -36,6 +38,7 @@ struct Tile {
   int64_t out_stride;
   int64_t out_features;  // valid outputs from `out`, at least 1
   bool add;
+  Ahead ahead = {};
 };
 
 template <int R, int P, bool kFetch, typename W>
@@ -49,7 +52,9 @@ void Multiply(const Tile<W>& t) {
   const int64_t panel_size = t.lines * kPanel;
   const float* w = t.panel;
   const float* x = t.x;
+  Ahead ahead = t.ahead;
   for (int64_t line = 0; line < t.lines; ++line, w += kPanel, x += W::kInputs) {
+    if (R > 1 && line % kAheadLines == 0) ahead.Fetch();
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
       const float* at = w + p * panel_size;
@@ -112,12 +117,15 @@ void FewRows(Tile<W> t) {
 template <typename W>
 void ManyRows(Tile<W> t, int64_t rows) {
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  const int64_t steps = (t.lines + kAheadLines - 1) / kAheadLines;
   for (; t.out_features > 0; t.out_features -= kPanel) {
+    const float* const next = t.panel + t.lines * kPanel;
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t first = rows * i / tiles;
       Tile<W> part = t;
       part.x += first * t.x_stride;
       part.out += first * t.out_stride;
+      part.ahead = AheadOf(next, kAheadLines * kLineBytes, steps, i, tiles);
       const int64_t count = rows * (i + 1) / tiles - first;
       if (i == 0) {  // brings the panel into the cache, and the beginning of the next
         MultiplyRows<true>(part, count);
@@ -125,7 +133,7 @@ void ManyRows(Tile<W> t, int64_t rows) {
         MultiplyRows<false>(part, count);
       }
     }
-    t.panel += t.lines * kPanel;
+    t.panel = next;
     t.out += kPanel;
   }
 }

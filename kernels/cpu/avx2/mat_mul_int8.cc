@@ -7,6 +7,7 @@
 // vpmaddubsw takes twice as many products, but needs one factor without a sign (vpsignb) and its
 // results widened before they are added (vpmaddwd): on the two multipliers of Zen 2 and 3 these
 // three take longer than two times vpmaddwd.
+#include "kernels/cpu/avx2/ahead.h"
 #include "kernels/cpu/avx2/functions.h"
 #include "kernels/cpu/avx2/simd.h"
 
@@ -50,11 +51,12 @@ template <int R, bool kFetch>
 
 // One panel for R rows. kFetch: the panel comes from memory.
 template <int R, bool kFetch>
-void Multiply(const Int8Tile& t) {
+void Multiply(const Int8Tile& t, Ahead ahead) {
   __m256 sums[R][2];
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_ps();
   for (int64_t g = 0; g < t.groups; ++g) {
+    if (R > 1) ahead.Fetch();
     __m256i dots[R][2];
     Dot<R, kFetch>(dots, t.panels[g], t.x + g, t.groups);
 #pragma GCC unroll 4
@@ -76,12 +78,12 @@ void Multiply(const Int8Tile& t) {
 }
 
 template <bool kFetch>
-void MultiplyRows(const Int8Tile& t) {
+void MultiplyRows(const Int8Tile& t, const Ahead& ahead) {
   switch (t.rows) {
-    case 1: return Multiply<1, false>(t);
-    case 2: return Multiply<2, kFetch>(t);
-    case 3: return Multiply<3, kFetch>(t);
-    default: return Multiply<4, kFetch>(t);
+    case 1: return Multiply<1, false>(t, ahead);
+    case 2: return Multiply<2, kFetch>(t, ahead);
+    case 3: return Multiply<3, kFetch>(t, ahead);
+    default: return Multiply<4, kFetch>(t, ahead);
   }
 }
 
@@ -93,16 +95,18 @@ void MatMulInt8(const Int8Tile& tile) {
   Int8Tile t = tile;
   const int64_t tiles = (t.rows + kTileRows - 1) / kTileRows;
   for (; t.out_features > 0; t.out_features -= kPanel) {
+    const Int8Weights* const next = t.panels + t.groups;
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t first = t.rows * i / tiles;
       Int8Tile part = t;
       part.x += first * t.groups;
       part.out += first * t.out_stride;
       part.rows = t.rows * (i + 1) / tiles - first;
-      i == 0 ? MultiplyRows<true>(part) : MultiplyRows<false>(part);
+      const Ahead ahead = AheadOf(next, sizeof(*next), t.groups, i, tiles);
+      i == 0 ? MultiplyRows<true>(part, ahead) : MultiplyRows<false>(part, ahead);
     }
     t.out += kPanel;
-    t.panels += t.groups;
+    t.panels = next;
     t.scales += kPanel;
   }
 }

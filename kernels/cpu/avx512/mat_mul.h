@@ -10,6 +10,7 @@
 //   Add(sum, inputs, line).
 #pragma once
 
+#include "kernels/cpu/avx2/ahead.h"
 #include "kernels/cpu/avx512/simd.h"
 #include "kernels/cpu/ops.h"
 
@@ -20,7 +21,7 @@ constexpr int64_t kFewRows = 6;
 constexpr int64_t kPrefetchBytes = 4096;  // as AVX2 measured it
 
 template <typename W, int R, int P>
-void Multiply(const MatMulTile& t, int64_t lines) {
+void Multiply(const MatMulTile& t, int64_t lines, avx2::Ahead ahead) {
   __m512 sums[R][P];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
@@ -31,6 +32,7 @@ void Multiply(const MatMulTile& t, int64_t lines) {
   const float* w = static_cast<const float*>(t.panels);
   const float* x = t.x;
   for (int64_t line = 0; line < lines; ++line, w += kPanel, x += W::kFloats) {
+    if (R > 1) ahead.Fetch();
     typename W::Line weights[P];
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
@@ -58,11 +60,11 @@ void Multiply(const MatMulTile& t, int64_t lines) {
 
 // For 1 to R rows.
 template <typename W, int R, int P>
-void MultiplyRows(const MatMulTile& t, int64_t lines) {
+void MultiplyRows(const MatMulTile& t, int64_t lines, const avx2::Ahead& ahead) {
   if constexpr (R > 1) {
-    if (t.rows < R) return MultiplyRows<W, R - 1, P>(t, lines);
+    if (t.rows < R) return MultiplyRows<W, R - 1, P>(t, lines, ahead);
   }
-  Multiply<W, R, P>(t, lines);
+  Multiply<W, R, P>(t, lines, ahead);
 }
 
 // P panels at a time while there are as many, so that they stay in the cache while all rows use
@@ -71,15 +73,16 @@ template <typename W, int R, int P>
 void RunTiles(MatMulTile t, int64_t lines) {
   const int64_t tiles = (t.rows + R - 1) / R;
   while (t.out_features > (P - 1) * kPanel) {
+    const float* const next = static_cast<const float*>(t.panels) + P * lines * kPanel;
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t first = t.rows * i / tiles;
       MatMulTile part = t;
       part.x += first * t.x_stride;
       part.out += first * t.out_stride;
       part.rows = t.rows * (i + 1) / tiles - first;
-      MultiplyRows<W, R, P>(part, lines);
+      MultiplyRows<W, R, P>(part, lines, avx2::AheadOf(next, P * kLineBytes, lines, i, tiles));
     }
-    t.panels = static_cast<const float*>(t.panels) + P * lines * kPanel;
+    t.panels = next;
     t.out += P * kPanel;
     t.out_features -= P * kPanel;
   }

@@ -5,6 +5,7 @@
 // and what that adds to a sum is taken off by where the sum begins.
 #include <cstring>
 
+#include "kernels/cpu/avx2/ahead.h"
 #include "kernels/cpu/avx2/hold_group.h"
 #include "kernels/cpu/avx512/functions.h"
 #include "kernels/cpu/avx512/simd.h"
@@ -82,7 +83,7 @@ struct EightBits {
 // P panels for R rows. Two panels share the loads of inputs, of which a processor may do as few as
 // one for every multiplication. Not inlined, so that each finds registers for its own loop.
 template <typename Kind, int R, int P>
-[[gnu::noinline]] void Multiply(const typename Kind::Tile& t, bool fetch) {
+[[gnu::noinline]] void Multiply(const typename Kind::Tile& t, bool fetch, avx2::Ahead ahead) {
   __m512 sums[R][P];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -103,6 +104,7 @@ template <typename Kind, int R, int P>
         _mm_prefetch(at + kPrefetchBytes + i, _MM_HINT_T0);
       }
     }
+    ahead.Fetch();
     __m512i dots[R][P];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
@@ -143,11 +145,11 @@ template <typename Kind, int R, int P>
 
 // For 1 to R rows.
 template <typename Kind, int R, int P>
-void MultiplyRows(const typename Kind::Tile& t, bool fetch) {
+void MultiplyRows(const typename Kind::Tile& t, bool fetch, const avx2::Ahead& ahead) {
   if constexpr (R > 1) {
-    if (t.rows < R) return MultiplyRows<Kind, R - 1, P>(t, fetch);
+    if (t.rows < R) return MultiplyRows<Kind, R - 1, P>(t, fetch, ahead);
   }
-  Multiply<Kind, R, P>(t, fetch);
+  Multiply<Kind, R, P>(t, fetch, ahead);
 }
 
 // P panels at a time while there are as many, so that they stay in the cache while all rows use
@@ -156,16 +158,18 @@ template <typename Kind, int R, int P>
 void Run(typename Kind::Tile t) {
   const int64_t tiles = (t.rows + R - 1) / R;
   while (t.out_features > (P - 1) * kPanel) {
+    const auto* const next = t.panels + P * t.groups;
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t first = t.rows * i / tiles;
       typename Kind::Tile part = t;
       part.x += first * t.groups;
       part.out += first * t.out_stride;
       part.rows = t.rows * (i + 1) / tiles - first;
-      MultiplyRows<Kind, R, P>(part,
-                               i == 0 && t.rows > 1);  // for one row the processor does it better
+      const bool fetch = i == 0 && t.rows > 1;  // for one row the processor does it better
+      MultiplyRows<Kind, R, P>(part, fetch,
+                               avx2::AheadOf(next, P * sizeof(*next), t.groups, i, tiles));
     }
-    t.panels += P * t.groups;
+    t.panels = next;
     t.out += P * kPanel;
     t.out_features -= P * kPanel;
     Kind::NextPanels(t, P);
