@@ -93,7 +93,9 @@ void AttendRows(const Ops& ops, AttentionTile tile, const QueryRows& io, const H
   flush();
 }
 
-AttentionTile TileOf(Mate& mate, const HeadSpec& spec, DType dtype, int64_t entry_stride) {
+// rows: how many will be computed by it.
+AttentionTile TileOf(Mate& mate, const HeadSpec& spec, DType dtype, int64_t entry_stride,
+                     int64_t rows) {
   AttentionTile tile{.runs = mate.runs.data(),
                      .run_count = static_cast<int64_t>(mate.runs.size()),
                      .entry_stride = entry_stride,
@@ -101,7 +103,8 @@ AttentionTile TileOf(Mate& mate, const HeadSpec& spec, DType dtype, int64_t entr
                      .head_dim = spec.head_dim,
                      .scale = 1.0f / std::sqrt(static_cast<float>(spec.head_dim))};
   for (const EntryRun& run : mate.runs) tile.entries += run.count;
-  const size_t scores = static_cast<size_t>(kQueryTile * ScoreStride(tile.entries));
+  const int64_t queries = std::min(kQueryTile, rows * (spec.heads / spec.kv_heads));
+  const auto scores = static_cast<size_t>(queries * ScoreStride(tile.entries));
   if (mate.scores.size() < scores) mate.scores.resize(scores);
   tile.scores = mate.scores.data();
   return tile;
@@ -185,7 +188,8 @@ void PagedAttention(Crew& crew, const QueryRows& queries, const HeadSpec& spec,
     mate.runs.clear();
     AppendRuns(mate.runs, entries, kv_head, first.prefix_page, first.prefix_entries);
     AppendRuns(mate.runs, entries, kv_head, first.page, own);
-    const AttentionTile tile = TileOf(mate, spec, entries.kv.dtype, spec.head_dim);
+    const AttentionTile tile =
+        TileOf(mate, spec, entries.kv.dtype, spec.head_dim, rows.end - rows.begin);
     AttendRows(crew.ops(), tile, queries, spec, {kv_head, rows}, [&](int64_t row) {
       return int64_t{first.prefix_entries} + entries.rows[row].entries;
     });
@@ -216,7 +220,7 @@ void BlockAttention(Crew& crew, const QueryRows& queries, const HeadSpec& spec,
     const float* keys =
         queries.q.row<const float>(block.first) + key_column + kv_head * spec.head_dim;
     mate.runs.assign(1, {.keys = keys, .values = keys + kv_width, .count = block.count});
-    const AttentionTile tile = TileOf(mate, spec, DType::kF32, queries.q.row_stride);
+    const AttentionTile tile = TileOf(mate, spec, DType::kF32, queries.q.row_stride, block.count);
     AttendRows(crew.ops(), tile, queries, spec,
                {kv_head, {block.first, int64_t{block.first} + block.count}},
                [&](int64_t) { return int64_t{block.count}; });

@@ -138,7 +138,7 @@ struct Query {
 // by lanes (math.h); m = max s; p[e] = Exp(s[e] - m); l = sum of p by lanes;
 // out[d] = (fma over e in order of p[e] * v[e][d], starting from 0) / l. I8: the numbers as stored
 // with s[e] = ((q . k[e]) * key scale) * scale, and p[e] * value scale in place of p[e] in out.
-inline constexpr int64_t kQueryTile = 32;
+inline constexpr int64_t kQueryTile = 16;
 struct AttentionTile {
   const EntryRun* runs = nullptr;  // in logical order; together at least every query's `visible`
   int64_t run_count = 0;
@@ -149,7 +149,7 @@ struct AttentionTile {
   float scale = 0;
   const Query* queries = nullptr;
   int64_t query_count = 0;  // at most kQueryTile
-  float* scores = nullptr;  // scratch: [kQueryTile, ScoreStride(entries)]
+  float* scores = nullptr;  // scratch: [query_count, ScoreStride(entries)]
 };
 constexpr int64_t ScoreStride(int64_t entries) { return (entries + 7) / 8 * 8 + 16; }
 

@@ -24,7 +24,7 @@ class PackedMatrix : public Matrix {
 
   DType dtype() const { return dtype_; }
   int64_t panels() const { return (out_ + kPanel - 1) / kPanel; }
-  // Of kPanel words, kLineBytes each.
+  // Lines of kPanel words.
   int64_t panel_lines() const { return dtype_ == DType::kBF16 ? Pairs(in_) : in_; }
   const void* panel(int64_t i) const {
     return static_cast<const char*>(static_cast<const HostBuffer&>(*buffer_).data()) +

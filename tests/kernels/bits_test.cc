@@ -143,32 +143,38 @@ TEST_P(BitsTest, StoringAsBF16RoundsToNearestEven) {
   }
 }
 
-// Row i of a prefill sees i + 1 entries, some the fewer the later they come: as many rows as in one
-// step, or one at a time.
+// Row i of a prefill sees i + 1 entries, or fewer the later it comes, or none; behind a prefix of
+// 37 or without one: as many rows as in one step, or one at a time.
 TEST_P(BitsTest, PagedAttentionOfPrefillAndDecode) {
+  constexpr int32_t kEntries = 192;
   for (const AttentionShape& shape :
        {AttentionShape{4, 2, 16, DType::kF32}, AttentionShape{4, 2, 16, DType::kBF16},
         AttentionShape{3, 1, 10, DType::kF32}, AttentionShape{3, 1, 10, DType::kBF16},
         AttentionShape{4, 2, 16, DType::kI8}, AttentionShape{2, 2, 8, DType::kI8},
         AttentionShape{3, 1, 10, DType::kI8}, AttentionShape{2, 2, 66, DType::kF32},
-        AttentionShape{1, 1, 64, DType::kBF16}}) {
+        AttentionShape{1, 1, 64, DType::kBF16}, AttentionShape{1, 1, 254, DType::kBF16},
+        AttentionShape{4, 1, 256, DType::kI8}}) {
     const int64_t width = shape.heads * shape.head_dim;
-    const std::vector<float> q = Random(5).Normal(512 * width, 2.0f);
-    ExpectSameBitsEverywhere(
-        [&](Backend& backend, int64_t rows) {
-          AttentionScene scene(backend, shape, 512, 6);
-          const int32_t page = scene.Place(0, 512);
-          std::vector<AttentionRow> visible;
-          for (int32_t i = 0; i < rows; ++i) {
-            visible.push_back({page, 0, page, i / 64 % 2 == 0 ? i + 1 : 512 - i});
-          }
-          Tensor out(backend, {rows, width});
-          Tensor q_tensor(backend, {rows, width}, {q.begin(), q.begin() + rows * width});
-          backend.PagedAttention(out, q_tensor, SpecOf(shape), scene.layer(), visible,
-                                 scene.page_ids());
-          return out.Read();
-        },
-        {1, 2, 3, 7, 8, 9, 64, 67, 512});
+    const std::vector<float> q = Random(5).Normal(kEntries * width, 2.0f);
+    for (const int32_t prefix : {0, 37}) {
+      ExpectSameBitsEverywhere(
+          [&](Backend& backend, int64_t rows) {
+            AttentionScene scene(backend, shape, kEntries, 6);
+            const int32_t prefix_page = scene.Place(0, prefix);
+            const int32_t page = scene.Place(prefix, kEntries - prefix);
+            std::vector<AttentionRow> visible;
+            for (int32_t i = 0; i < rows; ++i) {
+              const int32_t seen = i / 4 % 8 == 5 ? 0 : i / 64 % 2 == 0 ? i + 1 : kEntries - i;
+              visible.push_back({prefix_page, prefix, page, std::max(0, seen - prefix)});
+            }
+            Tensor out(backend, {rows, width});
+            Tensor q_tensor(backend, {rows, width}, {q.begin(), q.begin() + rows * width});
+            backend.PagedAttention(out, q_tensor, SpecOf(shape), scene.layer(), visible,
+                                   scene.page_ids());
+            return out.Read();
+          },
+          {1, 2, 3, 7, 8, 9, 64, 67, kEntries});
+    }
   }
 }
 

@@ -12,9 +12,12 @@
 namespace catserve::cpu::avx2 {
 namespace {
 
+// What fits the cache beside the panels that are being multiplied, and rows of inputs.
+constexpr int64_t kAheadBytesMax = 256 << 10;
+
 struct Ahead {
   const char* at = nullptr;
-  int64_t step = 0;  // bytes for each of a tile's steps; 0: one tile alone comes at memory's speed
+  int64_t step = 0;  // bytes for each of a tile's steps; 0: nothing is fetched
 
   void Fetch() {
     for (int64_t i = 0; i < step; i += 64) _mm_prefetch(at + i, _MM_HINT_T1);
@@ -22,11 +25,19 @@ struct Ahead {
   }
 };
 
-// For tile `tile` of `tiles`, of `steps` steps each, of which all together fetch `step_bytes` from
-// `next` on for each step.
-inline Ahead AheadOf(const void* next, int64_t step_bytes, int64_t steps, int64_t tile,
-                     int64_t tiles) {
-  const int64_t step = tiles > 1 ? (step_bytes + tiles - 1) / tiles : 0;
+// The work of `tiles` tiles of rows, each in `steps` steps of `step_bytes` bytes of weights.
+struct TileSteps {
+  int64_t step_bytes;
+  int64_t steps;
+  int64_t tiles;
+};
+
+// The part of tile `tile` in fetching as much from `next` on. A tile alone comes at the speed of
+// memory anyway.
+inline Ahead AheadOf(const void* next, const TileSteps& work, int64_t tile) {
+  const auto [step_bytes, steps, tiles] = work;
+  if (tiles == 1 || step_bytes * steps > kAheadBytesMax) return {};
+  const int64_t step = (step_bytes + tiles - 1) / tiles;
   return {static_cast<const char*>(next) + tile * steps * step, step};
 }
 

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kBlock = 16;
 constexpr int64_t kHeadDimMax = 256;
+constexpr int kSharing = 4;  // the most queries that share a read of a value
 
 // Rows of F32, BF16 or I8 whose length is a multiple of 8.
 template <typename T>
@@ -26,7 +27,7 @@ struct Scratch {
   alignas(64) float rows[kBlock * kHeadDimMax];  // one block, widened
   alignas(64) float queries[kQueryTile * kHeadDimMax];
   alignas(64) float sums[kQueryTile * kHeadDimMax];
-  alignas(64) float weights[4][kBlock];
+  alignas(64) float weights[kSharing][kBlock];
   int64_t width;  // head_dim rounded up to 8
 };
 
@@ -158,17 +159,17 @@ void AttendReading(Scratch& s, const AttentionTile& tile) {
 }
 
 // The operation, by the steps of one width:
+//   kFewQueries: the most that read BF16 and I8 as they are stored
 //   LoadQueries(s, tile): queries as Score wants them, and sums of zeros
 //   Score<T>(s, tile): tile.scores of the entries that each query sees, keys read as T
 //   Softmax(scores, visible): turns scores into e^(score - max), and returns their sum by lanes
 //   Weigh<T>(s, tile): s.sums[d] = fma over entries in order of p[e] * values[e][d]
 template <typename Steps>
 void AttendBy(const AttentionTile& tile) {
-  constexpr int64_t kFewQueries = 2;
   Scratch s;
   s.width = (tile.head_dim + 7) / 8 * 8;
   Steps::LoadQueries(s, tile);
-  const bool as_stored = s.width == tile.head_dim && tile.query_count <= kFewQueries;
+  const bool as_stored = s.width == tile.head_dim && tile.query_count <= Steps::kFewQueries;
   if (tile.dtype == DType::kI8 && as_stored) {
     AttendReading<Steps, int8_t>(s, tile);
   } else if (tile.dtype == DType::kBF16 && as_stored) {

@@ -39,6 +39,8 @@ void Score8(float* scores, const float* q, Rows<T> keys, int64_t count, const Sc
 }
 
 struct Steps {
+  static constexpr int64_t kFewQueries = 2;
+
   static float Softmax(float* scores, int64_t visible) {
     const float lowest = -__builtin_inff();
     const int64_t padded = (visible + 7) / 8 * 8;

@@ -125,7 +125,7 @@ void ManyRows(Tile<W> t, int64_t rows) {
       Tile<W> part = t;
       part.x += first * t.x_stride;
       part.out += first * t.out_stride;
-      part.ahead = AheadOf(next, kAheadLines * kLineBytes, steps, i, tiles);
+      part.ahead = AheadOf(next, {kAheadLines * kLineBytes, steps, tiles}, i);
       const int64_t count = rows * (i + 1) / tiles - first;
       if (i == 0) {  // brings the panel into the cache, and the beginning of the next
         MultiplyRows<true>(part, count);

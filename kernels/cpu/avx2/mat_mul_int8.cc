@@ -102,7 +102,7 @@ void MatMulInt8(const Int8Tile& tile) {
       part.x += first * t.groups;
       part.out += first * t.out_stride;
       part.rows = t.rows * (i + 1) / tiles - first;
-      const Ahead ahead = AheadOf(next, sizeof(*next), t.groups, i, tiles);
+      const Ahead ahead = AheadOf(next, {sizeof(*next), t.groups, tiles}, i);
       i == 0 ? MultiplyRows<true>(part, ahead) : MultiplyRows<false>(part, ahead);
     }
     t.out += kPanel;

@@ -9,6 +9,7 @@
 namespace catserve::cpu::avx512 {
 namespace {
 
+using avx2::kSharing;
 using avx2::Range;
 using avx2::Rows;
 using avx2::Scratch;
@@ -123,7 +124,8 @@ struct Block {
   int64_t count;
 };
 
-// Scores of P pairs of queries from `first` on: of all entries of the block that one of them sees.
+// Scores of P pairs of queries from `first` on: of all entries of the block that at least one of
+// them sees.
 template <int P, typename T>
 void ScorePairs(const Scratch& s, const AttentionTile& tile, int64_t first, const Block<T>& block) {
   float* scores[2 * P];
@@ -166,6 +168,8 @@ void WeighSome(Scratch& s, const AttentionTile& tile, int64_t first, const Block
 }
 
 struct Steps {
+  static constexpr int64_t kFewQueries = kQueryTile;  // four share each read
+
   static void LoadQueries(Scratch& s, const AttentionTile& tile) {
     for (int64_t i = 0; i < tile.query_count; i += 2) {
       float* to = s.queries + i * s.width;
@@ -212,7 +216,9 @@ struct Steps {
           const Block<T> block = {avx2::BlockRows<T>(s, tile, run.values, range.first, range.count),
                                   avx2::ScalesAt(run.value_scales, range.first), base, range.count};
           int64_t i = 0;
-          for (; i + 4 <= tile.query_count; i += 4) WeighSome<4>(s, tile, i, block);
+          for (; i + kSharing <= tile.query_count; i += kSharing) {
+            WeighSome<kSharing>(s, tile, i, block);
+          }
           for (; i + 2 <= tile.query_count; i += 2) WeighSome<2>(s, tile, i, block);
           for (; i < tile.query_count; ++i) WeighSome<1>(s, tile, i, block);
         });

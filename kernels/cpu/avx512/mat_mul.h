@@ -80,7 +80,7 @@ void RunTiles(MatMulTile t, int64_t lines) {
       part.x += first * t.x_stride;
       part.out += first * t.out_stride;
       part.rows = t.rows * (i + 1) / tiles - first;
-      MultiplyRows<W, R, P>(part, lines, avx2::AheadOf(next, P * kLineBytes, lines, i, tiles));
+      MultiplyRows<W, R, P>(part, lines, avx2::AheadOf(next, {P * kLineBytes, lines, tiles}, i));
     }
     t.panels = next;
     t.out += P * kPanel;

@@ -167,7 +167,7 @@ void Run(typename Kind::Tile t) {
       part.rows = t.rows * (i + 1) / tiles - first;
       const bool fetch = i == 0 && t.rows > 1;  // for one row the processor does it better
       MultiplyRows<Kind, R, P>(part, fetch,
-                               avx2::AheadOf(next, P * sizeof(*next), t.groups, i, tiles));
+                               avx2::AheadOf(next, {P * sizeof(*next), t.groups, tiles}, i));
     }
     t.panels = next;
     t.out += P * kPanel;
