@@ -24,7 +24,7 @@ function(catserve_test)
   target_compile_definitions(${A_NAME} PRIVATE
     CATSERVE_SOURCE_DIR="${PROJECT_SOURCE_DIR}" CATSERVE_BINARY_DIR="${PROJECT_BINARY_DIR}")
   add_test(NAME ${A_NAME} COMMAND ${A_NAME} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-  set_tests_properties(${A_NAME} PROPERTIES TIMEOUT 300)
+  set_tests_properties(${A_NAME} PROPERTIES TIMEOUT 900)
   if(A_TIMEOUT)
     set_tests_properties(${A_NAME} PROPERTIES TIMEOUT ${A_TIMEOUT})
   endif()

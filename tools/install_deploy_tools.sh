@@ -17,9 +17,9 @@ stamp=$cache/installed-$(cat "$requirements" "$0" | sha256sum | cut -c 1-16)
 echo "Installing the tools of $requirements and from Debian: ${packages[*]}"
 rm -rf "$cache"/installed-* "$cache/debian"
 [ -x "$cache/venv/bin/pip" ] || python3 -m venv "$cache/venv"
-"$cache/venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+tools/retry.sh "$cache/venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
 mkdir -p "$cache/debian" "$cache/archives"
-(cd "$cache/archives" && apt-get download -qq "${packages[@]}" 2>/dev/null) || {
+(cd "$cache/archives" && ../../../tools/retry.sh apt-get download -qq "${packages[@]}") || {
   echo "apt-get download ${packages[*]} failed: run apt-get update, then this again" >&2
   exit 1
 }

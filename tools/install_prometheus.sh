@@ -9,7 +9,7 @@ if [ ! -x "$programs/prometheus" ]; then
   mkdir -p .cache
   work=$(mktemp -d .cache/prometheus.XXXXXX)
   trap 'rm -rf "$work"' EXIT
-  if ! (cd "$work" && apt-get download prometheus) >"$work/log" 2>&1; then
+  if ! (cd "$work" && ../../tools/retry.sh apt-get download prometheus) >"$work/log" 2>&1; then
     cat "$work/log" >&2
     echo "Downloading Debian's package prometheus failed: run apt-get update, then this again." >&2
     exit 1

@@ -20,8 +20,7 @@ namespace {
 
 constexpr int kStreamsPerChannel = 1000;  // servers allow 1,024 on a connection
 constexpr int kSlowWindowBytes = 64;      // what the transport takes in for a slow reader
-constexpr absl::Duration kModelPatience = absl::Seconds(30);
-constexpr absl::Duration kPollPatience = absl::Seconds(2);
+constexpr absl::Duration kPatience = absl::Seconds(30);  // of what is asked beside the load
 
 std::shared_ptr<grpc::Channel> Connect(const std::string& server, bool slow) {
   grpc::ChannelArguments arguments;
@@ -204,7 +203,7 @@ void Run::GiveUpOnSilentCalls() {
 
 void Run::TakeSample() {
   grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + kPollPatience));
+  context.set_deadline(absl::ToChronoTime(absl::Now() + kPatience));
   v1::GetLoadResponse load;
   if (!models_->GetLoad(&context, {}, &load).ok()) return;
   Sample sample;
@@ -259,7 +258,7 @@ absl::StatusOr<v1::GetModelResponse> AskModel(const std::string& server) {
   const auto stub = v1::Models::NewStub(Connect(server, false));
   grpc::ClientContext context;
   context.set_wait_for_ready(true);
-  context.set_deadline(absl::ToChronoTime(absl::Now() + kModelPatience));
+  context.set_deadline(absl::ToChronoTime(absl::Now() + kPatience));
   v1::GetModelResponse model;
   const grpc::Status status = stub->GetModel(&context, {}, &model);
   if (status.ok()) return model;

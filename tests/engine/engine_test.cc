@@ -320,7 +320,7 @@ TEST_P(EngineAtDepth, DrainLetsWhatRunsFinishAndRefusesTheRest) {
 
 TEST_P(EngineAtDepth, DrainCancelsWhatIsLeftAfterItsLimit) {
   FakeExecutorOptions options = Fake(GetParam());
-  options.before_collect = [] { absl::SleepFor(absl::Milliseconds(5)); };
+  options.before_collect = [] { absl::SleepFor(absl::Milliseconds(50)); };
   FakeExecutor executor(CatShape(), options);
   Engine engine(CatShape(), executor, kOptions);
   Listener listener;
@@ -335,7 +335,7 @@ TEST_P(EngineAtDepth, ItsEndTellsEveryoneWhoWaits) {
   std::vector<Listener> listeners(7);  // four run, three wait
   {
     FakeExecutorOptions options = Fake(GetParam());
-    options.before_collect = [] { absl::SleepFor(absl::Milliseconds(2)); };
+    options.before_collect = [] { absl::SleepFor(absl::Milliseconds(20)); };
     FakeExecutor executor(CatShape(), options);
     Engine engine(CatShape(), executor, kOptions);
     for (Listener& listener : listeners) {

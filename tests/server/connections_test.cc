@@ -92,8 +92,10 @@ TEST(Connections, AFloodBeyondTheLimitHarmsOnlyItself) {
     ASSERT_TRUE(stream.ReadTokens()) << i;
   }
   EXPECT_EQ(house.server().connections(), 4);
-  Stubs refused = OwnConnection(house.address());
-  EXPECT_EQ(CallMethod(refused, "GetModel").error_code(), grpc::StatusCode::UNAVAILABLE);
+  {
+    Stubs refused = OwnConnection(house.address());
+    EXPECT_EQ(CallMethod(refused, "GetModel").error_code(), grpc::StatusCode::UNAVAILABLE);
+  }
 
   few.pop_back();  // room for one
   while (house.server().connections() > 3) continue;
@@ -145,7 +147,7 @@ TEST(Connections, IdleAndOldOnesGo) {
   for (const bool old : {false, true}) {
     ScriptedServer::Options options;
     ConnectionsConfig& limits = options.config.connections;
-    (old ? limits.age_max : limits.idle_max) = absl::Milliseconds(200);
+    (old ? limits.age_max : limits.idle_max) = absl::Seconds(1);
     ScriptedServer house(options);
     Stubs other = OwnConnection(house.address());
     ASSERT_TRUE(CallMethod(other, "GetModel").ok());

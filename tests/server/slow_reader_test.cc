@@ -99,7 +99,7 @@ TEST(SlowReader, AnAbortWhileItIsPausedEndsItWithWhatItHas) {
 }
 
 TEST(SlowReader, OneThatStaysAwayIsCancelledPausedOrNot) {
-  ScriptedServer house(ScriptedServer::Options{.reader_stall = absl::Milliseconds(100)});
+  ScriptedServer house(ScriptedServer::Options{.reader_stall = absl::Seconds(2)});
   Stubs narrow(house.address(), kWindowBytes);
   GenerateCall stuck(narrow, Heavy());
   ASSERT_TRUE(stuck.Read());

@@ -290,7 +290,7 @@ TEST(Stream, AReaderThatDoesNotReadStallsNobody) {
 }
 
 TEST(Stream, AReaderThatNeverReadsIsCancelledInTheEnd) {
-  ScriptedServer house(ScriptedServer::Options{.reader_stall = absl::Milliseconds(100)});
+  ScriptedServer house(ScriptedServer::Options{.reader_stall = absl::Seconds(2)});
   v1::GenerateRequest heavy = Ask(200);  // far more bytes than the transport buffers
   heavy.mutable_sampling()->set_n(8);
   heavy.set_logprobs(20);
