@@ -21,7 +21,7 @@
 #include "bench/random_numbers.h"
 #include "kernels/backend_factory.h"
 
-ABSL_FLAG(std::string, backend, "cpu", "cpu or cuda");
+ABSL_FLAG(std::string, backend, "cpu", "cpu, one of its forms as cpu-avx2, or cuda");
 ABSL_FLAG(std::string, cases, "",
           "cuda: of ceilings, attention, products, sampling, rows this; empty: all");
 
@@ -51,8 +51,8 @@ void Print(const std::string& name, double value, const char* unit) {
 
 class KernelBench {
  public:
-  explicit KernelBench(int threads)
-      : backend_(MakeBackend("cpu", threads).value()), ceilings_(MeasureCeilings(threads)) {
+  KernelBench(std::unique_ptr<Backend> backend, int threads)
+      : backend_(std::move(backend)), ceilings_(MeasureCeilings(threads)) {
     std::printf("backend %s, %d threads\n", backend_->Description(), threads);
     Print("read_bandwidth", ceilings_.read_bytes_per_second / 1e9, "GB/s");
     Print("fma_peak", ceilings_.flops_per_second / 1e9, "GFLOP/s");
@@ -68,7 +68,7 @@ class KernelBench {
     for (int64_t bytes = 0; bytes < kWeightBytes; bytes += weights.back()->bytes()) {
       weights.push_back(backend_->Pack(view, format).value());
     }
-    for (const int64_t rows : {1, 2, 4, 16, 64, 512}) {
+    for (const int64_t rows : {1, 2, 4, 8, 16, 32, 64, 512}) {
       std::vector<float> x = RandomFloats(rows * kIn, 1.0f), out(rows * kOut);
       const TensorView x_view(x.data(), DType::kF32, {rows, kIn});
       const TensorView out_view(out.data(), DType::kF32, {rows, kOut});
@@ -152,8 +152,10 @@ class KernelBench {
   size_t next_ = 0;
 };
 
-void RunOnCpu(int threads) {
-  KernelBench bench(threads);
+absl::Status RunOnCpu(int threads) {
+  auto backend = MakeBackend(absl::GetFlag(FLAGS_backend), threads);
+  if (!backend.ok()) return backend.status();
+  KernelBench bench(*std::move(backend), threads);
   bench.MatMul(DType::kF32, WeightFormat::kAsIs);
   bench.MatMul(DType::kBF16, WeightFormat::kAsIs);
   bench.MatMul(DType::kF32, WeightFormat::kInt8);
@@ -164,6 +166,7 @@ void RunOnCpu(int threads) {
     bench.Attention(dtype, 256, /*prefill=*/true);
   }
   bench.Sampling();
+  return absl::OkStatus();
 }
 
 absl::Status RunOnDevice() {
@@ -179,13 +182,10 @@ absl::Status RunOnDevice() {
 // GPU.
 int main(int argc, char** argv) {
   const std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
-  if (absl::GetFlag(FLAGS_backend) != "cpu") {
-    const absl::Status status = catserve::RunOnDevice();
-    if (!status.ok()) std::cerr << "kernel_bench: " << status.message() << "\n";
-    return catserve::ExitStatus(status);
-  }
   int threads = arguments.size() > 1 ? std::atoi(arguments[1]) : 0;
   if (threads <= 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  catserve::RunOnCpu(threads);
-  return 0;
+  const bool device = absl::GetFlag(FLAGS_backend) == "cuda";
+  const absl::Status status = device ? catserve::RunOnDevice() : catserve::RunOnCpu(threads);
+  if (!status.ok()) std::cerr << "kernel_bench: " << status.message() << "\n";
+  return catserve::ExitStatus(status);
 }
